@@ -1,0 +1,169 @@
+"""Accuracy of the command line on public data, by published protocols.
+
+    python benchmarks/accuracy.py --data DIR [--only NAME] [--seeds 0,1,2] [--results FILE]
+
+DIR holds the data sets as `long_horizon/ETTh1.csv.gz`, `m4/m4_hourly_train.csv.gz`, `univariate/*.csv` …; what
+is missing is said and passed over. Every figure comes from `stacklstm train` and `stacklstm evaluate` or
+`predict` with default options but for the horizon, run as a user would. Finished cells are kept in the
+results file and not run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+PROGRAM = [sys.executable, "-m", "stacklstm_cli"]
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}
+Cell = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Task:
+    """One row of the table: what is run, on which files, and how it is scored."""
+
+    name: str
+    files: tuple[str, ...]
+    run: Callable[[Path, Path, int], Cell]
+    target: str
+
+
+def stacklstm(*words: str) -> tuple[str, float]:
+    """Standard output and seconds of one command, cold start included. Ends the benchmark if it fails."""
+    begin = time.perf_counter()
+    done = subprocess.run([*PROGRAM, *words], capture_output=True, text=True, env={**os.environ, **ONE_THREAD})
+    if done.returncode:
+        sys.exit(f"stacklstm {' '.join(words)} ended with {done.returncode}:\n{done.stderr}")
+    return done.stdout, time.perf_counter() - begin
+
+
+def rolling(file: str, horizon: int, origins: int) -> Callable[[Path, Path, int], Cell]:
+    """One short series: train on the rows before the origins, score all origins without refitting."""
+
+    def run(data: Path, folder: Path, seed: int) -> Cell:
+        table = pd.read_csv(data / file)
+        cut = len(table) - horizon * origins
+        table.iloc[:cut].to_csv(folder / "train.csv", index=False)
+        model = str(folder / "m.safetensors")
+        _, seconds = stacklstm("train", str(folder / "train.csv"), "-m", model, "--horizon", str(horizon), "--seed", str(seed))
+        text, _ = stacklstm("evaluate", str(data / file), "-m", model, "--format", "json")
+        metrics = json.loads(text)["metrics"]
+        own, naive = metrics["stacklstm"], metrics["seasonal_naive"]
+        ratio = own["mase"] / naive["mase"]
+        return {"mase": own["mase"], "seasonal_naive": naive["mase"], "ratio": ratio, "smape": own["smape"], "seconds": seconds}
+
+    return run
+
+
+def long_horizon(file: str, borders: tuple[int, int, int], horizon: int) -> Callable[[Path, Path, int], Cell]:
+    """All columns, standardised by the training rows; every window of the test part, stride 1.
+
+    Train and validation rows go to `train`, which keeps its own validation and refits on all of them.
+    """
+
+    def run(data: Path, folder: Path, seed: int) -> Cell:
+        table = pd.read_csv(data / file).iloc[: borders[2]]
+        columns = table.columns[1:]
+        train = table[columns].iloc[: borders[0]]
+        table[columns] = (table[columns] - train.mean()) / train.std(ddof=0)
+        table.to_csv(folder / "all.csv", index=False)
+        table.iloc[: borders[1]].to_csv(folder / "train.csv", index=False)
+        model = str(folder / "m.safetensors")
+        _, seconds = stacklstm("train", str(folder / "train.csv"), "-m", model, "--horizon", str(horizon), "--seed", str(seed))
+        text, scoring = stacklstm("evaluate", str(folder / "all.csv"), "-m", model, "--step", "1", "--format", "json")
+        document = json.loads(text)
+        own = document["metrics"]["stacklstm"]
+        origins = document["backtest"]["origins"]
+        expected = borders[2] - borders[1] - horizon + 1
+        if origins != expected:
+            sys.exit(f"{file}: {origins} origins were scored, the protocol has {expected}")
+        return {"mse": own["rmse"] ** 2, "mae": own["mae"], "origins": origins, "seconds": seconds, "evaluate_seconds": scoring}
+
+    return run
+
+
+def m4(name: str, horizon: int, season: int) -> Callable[[Path, Path, int], Cell]:
+    """All series of one frequency: one forecast each, scored by the competition's formulas."""
+
+    def run(data: Path, folder: Path, seed: int) -> Cell:
+        source, model = data / f"m4/{name}_train.csv.gz", str(folder / "m.safetensors")
+        words = ["train", str(source), "-m", model, "--horizon", str(horizon), "--seed", str(seed)]
+        _, seconds = stacklstm(*words, "--seasonality", str(season))
+        text, _ = stacklstm("predict", str(source), "-m", model, "-o", str(folder / "f.csv"))
+        forecast = pd.read_csv(folder / "f.csv")
+        train, test = pd.read_csv(source), pd.read_csv(data / f"m4/{name}_test.csv")
+        naive = pd.read_csv(data / f"m4/{name}_naive2.csv")
+        own = m4_scores(train, test, forecast["forecast"].to_numpy(), season)
+        reference = m4_scores(train, test, naive["naive2"].to_numpy(), season)
+        owa = (own["smape"] / reference["smape"] + own["mase"] / reference["mase"]) / 2
+        return {**own, "owa": owa, "seasonal_naive": m4_scores(train, test, naive["snaive"].to_numpy(), season)["mase"], "seconds": seconds}
+
+    return run
+
+
+def m4_scores(train: pd.DataFrame, test: pd.DataFrame, forecast: np.ndarray, season: int) -> Cell:
+    """sMAPE (0 to 200) and MASE, mean over the horizon and then over the series."""
+    smapes, mases = [], []
+    history = {key: group.to_numpy() for key, group in train.groupby("series_id")["value"]}
+    for key, rows in test.reset_index(drop=True).groupby("series_id"):
+        actual, guess = rows["value"].to_numpy(), forecast[rows.index]
+        smapes.append(np.mean(200 * np.abs(actual - guess) / (np.abs(actual) + np.abs(guess))))
+        mases.append(np.mean(np.abs(actual - guess)) / np.mean(np.abs(history[key][season:] - history[key][:-season])))
+    return {"smape": float(np.mean(smapes)), "mase": float(np.mean(mases))}
+
+
+UNIVARIATE = {"airpassengers": 12, "co2_weekly": 13, "daily_female_births": 7, "daily_min_temperatures": 7,
+              "sunspots_monthly": 12, "sunspots_yearly": 5}  # fmt: skip
+TASKS = [
+    Task("air12", ("univariate/airpassengers.csv",), rolling("univariate/airpassengers.csv", 12, 1), "sMAPE < 5"),
+    *(
+        Task(name, (f"univariate/{name}.csv",), rolling(f"univariate/{name}.csv", horizon, 4 if name == "airpassengers" else 12), "ratio < 1")
+        for name, horizon in UNIVARIATE.items()
+    ),
+    Task("etth1_96", ("long_horizon/ETTh1.csv.gz",), long_horizon("long_horizon/ETTh1.csv.gz", (8640, 11520, 14400), 96), "MSE <= .375, MAE <= .395, 180 s"),
+    *(
+        Task(name, tuple(f"m4/{name}_{part}" for part in ("train.csv.gz", "test.csv", "naive2.csv")), m4(name, horizon, season), target)
+        for name, horizon, season, target in (("m4_hourly", 48, 24, "MASE < 1.193, 300 s"), ("m4_weekly", 13, 1, "-"))
+    ),
+]  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--only", help="names of tasks, with commas: " + ",".join(task.name for task in TASKS))
+    parser.add_argument("--seeds", default="0")
+    parser.add_argument("--results", type=Path, help="JSON file that keeps finished cells")
+    asked = parser.parse_args()
+    kept: dict[str, Cell] = json.loads(asked.results.read_text()) if asked.results and asked.results.exists() else {}
+    names = asked.only.split(",") if asked.only else [task.name for task in TASKS]
+    for task in [task for task in TASKS if task.name in names]:
+        missing = [file for file in task.files if not (asked.data / file).exists()]
+        if missing:
+            print(f"{task.name}: passed over, {asked.data} lacks {', '.join(missing)}")
+            continue
+        for seed in asked.seeds.split(","):
+            key = f"{task.name}/{seed}"
+            if key not in kept:
+                with tempfile.TemporaryDirectory() as folder:
+                    kept[key] = task.run(asked.data, Path(folder), int(seed))
+                if asked.results:
+                    asked.results.write_text(json.dumps(kept, indent=1))
+            cell = "  ".join(f"{name} {value:.4g}" for name, value in kept[key].items())
+            print(f"{key:28s} {cell}   (target: {task.target})", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,95 @@
+"""Training speed beside a bare torch loop of the same network, shape and batch.
+
+    python benchmarks/speed.py [--rounds 5] [--steps 60]
+
+Both run in this process, in turn, on one thread; the medians of the windows per second and of the pairwise
+ratios are printed. The bare loop draws its batches from memory, ready made; the program also gathers and
+normalises them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from stacklstm_cli.config import MetricConfig, ModelConfig, TrainingConfig
+from stacklstm_cli.data.calendar import Step, TimeForm
+from stacklstm_cli.data.panel import Columns, Panel
+from stacklstm_cli.model.heads import masked_mean, pinball
+from stacklstm_cli.model.network import StackedRNN
+from stacklstm_cli.training.defaults import Plan, resolve
+from stacklstm_cli.training.fitting import Trainer
+from stacklstm_cli.training.runtime import Clock
+
+SHAPES = {
+    "L 36, P 3, hidden 32, batch 32": ModelConfig(context_length=36, patch_length=3, hidden_size=32, horizon=12),
+    "L 96, P 1, hidden 128, batch 32": ModelConfig(context_length=96, patch_length=1, hidden_size=128, horizon=96),
+    "L 336, P 24, hidden 128, batch 256": ModelConfig(context_length=336, patch_length=24, hidden_size=128, horizon=96),
+}
+
+
+def panel(rows: int) -> Panel:
+    """One noisy daily wave, hourly."""
+    values = np.sin(np.arange(rows) * 2 * np.pi / 24) + np.random.default_rng(0).normal(size=rows)
+    return Panel(
+        columns=Columns("single", None, (), ("value",)),
+        step=Step("second", 3600),
+        time_form=TimeForm("row"),
+        keys=((),),
+        values=values,
+        offsets=np.asarray([0, rows]),
+        starts=np.asarray([0]),
+    )
+
+
+def own_speed(plan: Plan, data: Panel) -> float:
+    """Windows per second of one fit through the program's own loop."""
+    trainer = Trainer(data, plan, device=torch.device("cpu"), clock=Clock())
+    found, _ = trainer.choose()
+    return found.windows_per_second or 0.0
+
+
+def bare_speed(plan: Plan, steps: int) -> float:
+    """Windows per second of the same network in the shortest loop torch allows."""
+    spec, size = plan.spec, plan.schedule.batch_size
+    network = StackedRNN(spec).train()
+    optimiser = torch.optim.AdamW(network.parameters(), lr=1e-3, foreach=True)
+    context, observed = torch.randn(size, spec.context_length), torch.ones(size, spec.context_length)
+    target, known = torch.randn(size, spec.horizon), torch.ones(size, spec.horizon)
+    quantiles = torch.tensor(spec.quantiles)
+    begin = 0.0
+    for step in range(steps + 3):
+        if step == 3:
+            begin = time.perf_counter()
+        loss = masked_mean(pinball(network(context, observed), target, quantiles), known)
+        optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimiser.step()
+    return steps * size / (time.perf_counter() - begin)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=60)
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    data = panel(4000)
+    for name, model in SHAPES.items():
+        batch = int(name.rsplit(" ", 1)[1])
+        plan = resolve(data, model, TrainingConfig(batch_size=batch, refit=False), MetricConfig())
+        plan = replace(plan, schedule=replace(plan.schedule, max_steps=asked.steps + 3, check_every=10**6))
+        pairs = [(own_speed(plan, data), bare_speed(plan, asked.steps)) for _ in range(asked.rounds)]
+        own, bare = (statistics.median(column) for column in zip(*pairs, strict=True))
+        ratio = statistics.median(one / two for one, two in pairs)
+        print(f"{name:36s} {own:8.0f} windows/s   bare torch {bare:8.0f}   ratio {ratio:.2f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,148 @@
+"""The commands: each parses, makes one call to the core, and reports."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from stacklstm_cli.cli.messages import ErrorGroup, Messages
+from stacklstm_cli.cli.options import takes
+from stacklstm_cli.config import (
+    DataConfig,
+    EvaluationConfig,
+    ForecastConfig,
+    MetricConfig,
+    ModelConfig,
+    OutputConfig,
+    RuntimeConfig,
+    TrainingConfig,
+)
+from stacklstm_cli.errors import UsageError
+
+app = typer.Typer(
+    name="stacklstm",
+    cls=ErrorGroup,
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+main = app
+
+Sources = Annotated[
+    list[str],
+    typer.Argument(metavar="DATA...", help="CSV, TSV or Parquet files, plain or compressed; - is standard input."),
+]
+ModelOption = Annotated[
+    Path | None,
+    typer.Option("--model", "-m", metavar="PATH", help="Model file.", show_default="DATA's name + .safetensors, here"),
+]
+SUFFIXES = {".csv", ".tsv", ".txt", ".parquet", ".gz", ".bz2", ".xz", ".zst"}
+
+
+@app.callback(invoke_without_command=True)
+def stacklstm(
+    version: Annotated[bool, typer.Option("--version", is_eager=True, help="Show the version and exit.")] = False,
+) -> None:
+    """Forecast time series from a CSV file with a stacked LSTM."""
+    if version:
+        from stacklstm_cli import __version__
+
+        sys.stdout.write(f"stacklstm {__version__}\n")
+        raise typer.Exit
+
+
+@app.command()
+@takes
+def train(
+    sources: Sources,
+    data: DataConfig,
+    network: ModelConfig,
+    training: TrainingConfig,
+    runtime: RuntimeConfig,
+    metrics: MetricConfig,
+    output: OutputConfig,
+    messages: Messages,
+    model: ModelOption = None,
+) -> int:
+    """Fit a stacked LSTM, save it, and print its errors beside those of naive forecasts.
+
+    Example: stacklstm train data.csv --layers 2
+    """
+    path = model_path(model, sources)
+    from stacklstm_cli.cli import runs
+
+    return runs.train(sources, path, data, network, training, runtime, metrics, output, messages)
+
+
+@app.command()
+@takes
+def predict(
+    sources: Sources,
+    forecast: ForecastConfig,
+    runtime: RuntimeConfig,
+    output: OutputConfig,
+    messages: Messages,
+    model: ModelOption = None,
+) -> None:
+    """Forecast the rows after the last observed one of every series.
+
+    Example: stacklstm predict data.csv --horizon 6 > forecast.csv
+    """
+    path = model_path(model, sources)
+    from stacklstm_cli.cli import runs
+
+    runs.predict(sources, path, forecast, runtime, output, messages)
+
+
+@app.command()
+@takes
+def evaluate(
+    sources: Sources,
+    evaluation: EvaluationConfig,
+    metrics: MetricConfig,
+    runtime: RuntimeConfig,
+    output: OutputConfig,
+    messages: Messages,
+    model: ModelOption = None,
+) -> None:
+    """Score a saved model on rows it has not seen, beside naive forecasts.
+
+    Example: stacklstm evaluate data.csv --origins 12
+    """
+    path = model_path(model, sources)
+    from stacklstm_cli.cli import runs
+
+    runs.evaluate(sources, path, evaluation, metrics, runtime, output, messages)
+
+
+@app.command()
+@takes
+def inspect(model: Annotated[Path, typer.Argument(metavar="MODEL", help="Model file.")], output: OutputConfig) -> None:
+    """Show what a model file says of itself.
+
+    Example: stacklstm inspect data.safetensors
+    """
+    from stacklstm_cli.cli.report import write_card
+    from stacklstm_cli.model.header import card
+
+    write_card(card(model), output)
+
+
+def model_path(model: Path | None, sources: list[str]) -> Path:
+    """The model file: as typed, or the first data file's name with `.safetensors`, in this folder."""
+    if model is not None:
+        return model
+    if sources[0] == "-":
+        raise UsageError(
+            "Data from standard input has no name to call the model after.",
+            hint="Name the model file with --model PATH.",
+            code="model_not_named",
+        )
+    stem = Path(sources[0])
+    while stem.suffix.lower() in SUFFIXES:
+        stem = stem.with_suffix("")
+    return Path(stem.name + ".safetensors")

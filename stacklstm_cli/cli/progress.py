@@ -1,0 +1,64 @@
+"""A progress bar for training, drawn only where a person watches standard error."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TextIO
+
+from stacklstm_cli.cli.messages import is_terminal
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+
+class TrainingProgress:
+    """A context manager whose `update` takes the events of the training loop.
+
+    `stream` is `Messages.progress_stream`. Off a terminal, or with None, it does nothing and imports nothing.
+    The bar is gone and the cursor back when the context ends, however it ends.
+    """
+
+    def __init__(self, stream: TextIO | None) -> None:
+        self._stream = stream
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
+        self._phase = ""
+
+    def __enter__(self) -> TrainingProgress:
+        if not is_terminal(self._stream) or os.environ.get("TERM") == "dumb":
+            return self
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(bar_width=20), TextColumn("{task.fields[figures]}"))
+        self._bar = Progress(
+            *columns, TimeRemainingColumn(), console=Console(file=self._stream), transient=True, refresh_per_second=4
+        )
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def update(self, event: Mapping[str, Any]) -> None:
+        """Show a training event: phase, step, max_steps, epoch, loss, validation and windows_per_second."""
+        if self._bar is None:
+            return
+        if self._task is None or event["phase"] != self._phase:
+            if self._task is not None:
+                self._bar.remove_task(self._task)
+            self._phase = event["phase"]
+            self._task = self._bar.add_task(self._phase, total=event["max_steps"], figures="")
+        self._bar.update(self._task, completed=event["step"], total=event["max_steps"], figures=_figures(event))
+
+
+def _figures(event: Mapping[str, Any]) -> str:
+    validation = event["validation"]
+    parts = [f"epoch {event['epoch']:.1f}", f"loss {event['loss']:.4g}"]
+    parts += [f"validation {validation:.4g}"] if validation is not None else []
+    return "  ".join([*parts, f"{event['windows_per_second']:,.0f} windows/s"])

@@ -1,0 +1,416 @@
+"""One document, many renderings: metrics, forecasts and model cards as tables, CSV, JSON, Markdown and Parquet.
+
+The result goes to standard output or to `--output`, nothing else does. Formats for programs are never styled,
+are always UTF-8 and write numbers so that they read back equal.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+import math
+import numbers
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stacklstm_cli.cli.messages import is_styled, is_terminal, printable, prose_width, wrapped
+from stacklstm_cli.config import OUTPUT_FORMATS, OutputConfig
+from stacklstm_cli.errors import ModelError, UsageError
+from stacklstm_cli.files import check_writable, unwritable, write_atomically
+
+if TYPE_CHECKING:
+    import pandas
+
+_SUFFIXES = {
+    ".json": "json",
+    ".csv": "csv",
+    ".ndjson": "ndjson",
+    ".jsonl": "ndjson",
+    ".md": "markdown",
+    ".parquet": "parquet",
+    ".txt": "table",
+}
+_HIGHER_IS_BETTER = ("accuracy", "balanced_accuracy", "macro_f1")
+_LONGEST_BOXED = 500  # rows; Rich lays out some 2,500 rows a second, and nobody sees the box of a longer table
+
+
+@dataclasses.dataclass(frozen=True)
+class Grid:
+    """Rows under columns, whatever they are rendered as; the first `keys` columns name the row."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Any]]
+    keys: int = 1
+    best: frozenset[tuple[int, int]] = frozenset()  # (row, column) of the values to stress
+
+    def records(self) -> Iterator[dict[str, Any]]:
+        """The rows by column name, as JSON has them."""
+        return (dict(zip(self.columns, map(plain, row), strict=True)) for row in self.rows)
+
+
+def check_output(output: OutputConfig) -> None:
+    """Find out before the work whether its result can be written. Raises `UsageError` or `ModelError`."""
+    if output.output not in (None, "-"):
+        check_writable(str(output.output))
+    elif sys.stdout is None:
+        raise ModelError("Standard output is closed.", hint="Name a file with --output.", code="not_writable")
+    elif output.format == "parquet" and is_terminal(sys.stdout):
+        raise UsageError("Parquet is binary and standard output is a terminal.", hint="Name a file with --output.")
+
+
+def write_document(document: Mapping[str, Any], output: OutputConfig) -> None:
+    """Write what `train` or `evaluate` found: the verdict and the metrics beside the baselines, or all as JSON.
+
+    Raises `ModelError` if the target cannot be written and `UsageError` for Parquet on a terminal.
+    """
+    form = _form(output, automatic="table")
+    if form == "json":
+        _write_text(json.dumps(plain(document), indent=2, ensure_ascii=False, allow_nan=False) + "\n", output)
+    elif form == "ndjson":
+        _write_text(_json_line(plain(document)), output)
+    elif form == "table":
+        _write_human(_document_text(document, output), output)
+    elif form == "markdown":
+        verdict = document.get("verdict")
+        _write_text((f"{verdict}\n\n" if verdict else "") + _markdown(_whole_grid(document)), output)
+    elif form == "csv":
+        _write_text(_csv(_whole_grid(document)), output)
+    else:
+        _write_bytes(_parquet(_whole_grid(document)), output)
+
+
+def write_forecast(frame: pandas.DataFrame, output: OutputConfig, envelope: Mapping[str, Any] | None = None) -> None:
+    """Write a forecast: a table on a terminal, else CSV, unless a format is asked for.
+
+    `envelope` is what the JSON document says beside its "forecasts". Raises as `write_document` does.
+    """
+    grid = _frame_grid(frame)
+    form = _form(output, automatic="table" if _to_terminal(output) else "csv")
+    if form == "json":
+        head = {"schema": 1, "command": "predict", **(envelope or {})}
+        document = {**plain(head), "forecasts": list(grid.records())}
+        _write_text(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n", output)
+    elif form == "ndjson":
+        _write_text("".join(map(_json_line, grid.records())), output)
+    elif form == "table":
+        _write_human(_table(grid, output), output)
+    elif form == "markdown":
+        _write_text(_markdown(grid), output)
+    elif form == "csv":
+        _write_text(_csv(grid), output)
+    else:
+        buffer = io.BytesIO()
+        frame.to_parquet(buffer, index=False)
+        _write_bytes(buffer.getvalue(), output)
+
+
+def write_card(card: Mapping[str, Any], output: OutputConfig) -> None:
+    """Write a model card: each section a table of two columns, or all as JSON.
+
+    Raises `UsageError` for Parquet, which has no place for nested sections; else as `write_document` does.
+    """
+    form = _form(output, automatic="table")
+    if form == "json":
+        _write_text(json.dumps(plain(card), indent=2, ensure_ascii=False, allow_nan=False) + "\n", output)
+    elif form == "ndjson":
+        _write_text(_json_line(plain(card)), output)
+    elif form == "table":
+        _write_human("\n".join(_table(grid, output) for grid in _card_grids(card)), output)
+    elif form == "parquet":
+        works = ", ".join(name for name in OUTPUT_FORMATS if name != "parquet")
+        raise UsageError("A model card cannot be written as parquet.", hint=f"--format takes {works} here.")
+    else:
+        flat = Grid(("field", "value"), [(key, _field(value)) for key, value in _flat(card)])
+        _write_text(_csv(flat) if form == "csv" else _markdown(flat), output)
+
+
+def plain(value: Any) -> Any:
+    """`value` in the types of JSON: NaN, infinity and missing values are null, NumPy's numbers are Python's."""
+    if value is None or isinstance(value, (str, bool)):
+        return str(value) if isinstance(value, str) else value
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    if isinstance(value, numbers.Real):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, Path):
+        return str(value)
+    if hasattr(value, "isoformat"):
+        return value.isoformat() if value == value else None  # NaT is not equal to itself
+    return plain(value.item())  # NumPy's booleans
+
+
+def number(value: float) -> str:
+    """Four significant digits, whole thousands in full, an exponent only for what would be mostly zeros."""
+    if not math.isfinite(value):
+        return "" if math.isnan(value) else str(value)
+    if value == 0:
+        return "0"
+    power = int(f"{value:.3e}".partition("e")[2])
+    return f"{value:.3e}" if power < -5 or power >= 12 else f"{value:.{max(0, 3 - power)}f}"
+
+
+def _form(output: OutputConfig, automatic: str) -> str:
+    if output.format != "auto":
+        return output.format
+    suffix = Path(output.output or "").suffix.lower()
+    return _SUFFIXES.get(suffix, automatic)
+
+
+def _to_terminal(output: OutputConfig) -> bool:
+    return output.output in (None, "-") and is_terminal(sys.stdout)
+
+
+def _document_text(document: Mapping[str, Any], output: OutputConfig) -> str:
+    width = prose_width(sys.stdout) if _to_terminal(output) else None
+    parts = [wrapped(printable(document["verdict"]), width) + "\n"] if document.get("verdict") else []
+    if document.get("metrics"):
+        table = _table(_metrics_grid([("", document["metrics"])], keys=("model",)), output)
+        caption = _caption(document.get("backtest") or {})
+        parts.append(table + (wrapped(caption, width) + "\n" if caption else ""))
+    if document.get("per_series"):
+        parts.append(_table(_series_grid(document), output))
+    return "\n".join(parts)
+
+
+def _caption(backtest: Mapping[str, Any]) -> str:
+    """What the metrics were measured on, from those of its facts that are there."""
+    origins, season = backtest.get("origins"), backtest.get("seasonality")
+    first, last = backtest.get("first_cutoff"), backtest.get("last_cutoff")
+    facts = [f"{origins} origin{'s' if origins != 1 else ''}"] if origins is not None else []
+    facts += [f"{name} {backtest[name]}" for name in ("horizon", "step") if backtest.get(name) is not None]
+    facts += [f"seasonality m = {season}"] if season is not None else []
+    facts += [f"cutoffs {first} to {last}"] if first is not None else []
+    return printable(", ".join(facts))
+
+
+def _metrics_grid(parts: Iterable[tuple[str, Mapping[str, Mapping[str, Any]]]], keys: Sequence[str]) -> Grid:
+    """A row per model, stacklstm first, for each part (a series, or "" for the whole); the best of a part marked."""
+    parts = list(parts)
+    names = list(dict.fromkeys(name for _, models in parts for scores in models.values() for name in scores))
+    rows: list[list[Any]] = []
+    best: set[tuple[int, int]] = set()
+    for series, models in parts:
+        first, ordered = len(rows), sorted(models, key=lambda model: model != "stacklstm")
+        for model in ordered:
+            values = [models[model].get(name) for name in names]
+            rows.append([series, model][2 - len(keys) :] + values)
+        for column, name in enumerate(names, len(keys)):
+            best |= {(first + row, column) for row in _best(name, [line[column] for line in rows[first:]])}
+    return Grid([*keys, *names], rows, keys=len(keys), best=frozenset(best))
+
+
+def _best(metric: str, values: Sequence[float | None]) -> list[int]:
+    """The indices of the best values of a metric; none where there is nothing to choose from."""
+    if metric.startswith("width_"):  # narrow is good only with the right coverage
+        return []
+    if metric.startswith("coverage_"):
+        aim = float(metric.removeprefix("coverage_")) / 100
+        losses = {i: abs(v - aim) for i, v in enumerate(values) if v is not None and math.isfinite(v)}
+    elif metric == "bias":
+        losses = {i: abs(v) for i, v in enumerate(values) if v is not None and math.isfinite(v)}
+    else:
+        sign = -1 if metric in _HIGHER_IS_BETTER else 1
+        losses = {i: sign * v for i, v in enumerate(values) if v is not None and math.isfinite(v)}
+    return [i for i, loss in losses.items() if loss == min(losses.values())] if len(losses) > 1 else []
+
+
+def _series_grid(document: Mapping[str, Any]) -> Grid:
+    parts = [(str(entry["series"]), entry["metrics"]) for entry in document["per_series"]]
+    return _metrics_grid(parts, keys=("series", "model"))
+
+
+def _whole_grid(document: Mapping[str, Any]) -> Grid:
+    """The metrics as one grid; with those per series the whole comes first, its series empty."""
+    whole = document.get("metrics") or {}
+    if not document.get("per_series"):
+        return _metrics_grid([("", whole)], keys=("model",))
+    parts = [("", whole)] + [(str(entry["series"]), entry["metrics"]) for entry in document["per_series"]]
+    return _metrics_grid(parts, keys=("series", "model"))
+
+
+def _frame_grid(frame: pandas.DataFrame) -> Grid:
+    columns = [frame[name].astype(object).where(frame[name].notna(), None).tolist() for name in frame.columns]
+    names = [str(name) for name in frame.columns]
+    keys = names.index("forecast") if "forecast" in names else 1
+    return Grid(names, list(zip(*columns, strict=True)), keys=keys)
+
+
+def _card_grids(card: Mapping[str, Any]) -> Iterator[Grid]:
+    """What stands at the top of the card, then a grid for each section."""
+    top = [(key, _field(value)) for key, value in card.items() if not isinstance(value, Mapping)]
+    if top:
+        yield Grid(("field", "value"), top)
+    for title, section in card.items():
+        if isinstance(section, Mapping) and section:
+            yield Grid((title, "value"), [(key, _field(value)) for key, value in _flat(section)])
+
+
+def _flat(section: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in section.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _field(value: Any) -> str:
+    """A value of a card as text."""
+    value = plain(value)
+    if isinstance(value, list) and not any(isinstance(item, (list, dict)) for item in value):
+        return ", ".join(_field(item) for item in value)
+    if value is None or value == {}:
+        return ""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _cell(value: Any) -> str:
+    """A value as a person reads it in a table, on one line."""
+    if isinstance(value, numbers.Real) and not isinstance(value, numbers.Integral):
+        return number(float(value))
+    return "" if value is None else printable(str(value)).replace("\n", "\\n")
+
+
+def _table(grid: Grid, output: OutputConfig) -> str:
+    """For people: on a terminal in blocks of columns that fit its width, elsewhere plain at its natural width."""
+    cells = [[_cell(value) for value in row] for row in grid.rows]
+    shown = dataclasses.replace(grid, columns=[_cell(name) for name in grid.columns], rows=cells)
+    styled = output.output in (None, "-") and is_styled(sys.stdout)
+    right = [any(isinstance(row[i], numbers.Real) for row in grid.rows) for i in range(len(grid.columns))]
+    if not _to_terminal(output):
+        return _lines(shown, right, range(len(grid.columns)), styled)
+    width = prose_width(sys.stdout) or 80
+    blocks = _blocks(shown, width)
+    if len(cells) > _LONGEST_BOXED:
+        return "\n".join(_lines(shown, right, block, styled) for block in blocks)
+    return "\n".join(_boxed(shown, right, block, styled, width) for block in blocks)
+
+
+def _widths(grid: Grid) -> list[int]:
+    from rich.cells import cell_len
+
+    return [max(map(cell_len, column)) for column in zip(grid.columns, *grid.rows, strict=True)]
+
+
+def _blocks(grid: Grid, width: int) -> list[list[int]]:
+    """The columns in as many blocks as are needed to fit the width, each beginning with the keys."""
+    widths = [size + 3 for size in _widths(grid)]  # two of padding and a border
+    keys = list(range(grid.keys))
+    blocks, room = [list(keys)], width - 1 - sum(widths[i] for i in keys)
+    left = room
+    for column in range(grid.keys, len(grid.columns)):
+        if widths[column] > left and len(blocks[-1]) > len(keys):
+            blocks.append(list(keys))
+            left = room
+        blocks[-1].append(column)
+        left -= widths[column]
+    return blocks
+
+
+def _lines(grid: Grid, right: Sequence[bool], block: Iterable[int], styled: bool) -> str:
+    """Plain text: columns two spaces apart under a header, one row a line."""
+    from rich.cells import cell_len
+
+    widths, block = _widths(grid), list(block)
+    lines = []
+    for index, row in enumerate([grid.columns, *grid.rows], -1):
+        padded = []
+        for column in block:
+            space = " " * (widths[column] - cell_len(row[column]))
+            text = f"\x1b[1m{row[column]}\x1b[0m" if styled and (index, column) in grid.best else row[column]
+            padded.append(space + text if right[column] else text + space)
+        lines.append("  ".join(padded).rstrip() + "\n")
+    return "".join(lines)
+
+
+def _boxed(grid: Grid, right: Sequence[bool], block: Sequence[int], styled: bool, width: int) -> str:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    lines = box.ROUNDED if _can_show("╭─│", sys.stdout.encoding) else box.ASCII2
+    table = Table(box=lines, header_style="bold", safe_box=False)
+    for column in block:
+        justify = "right" if right[column] else "left"
+        table.add_column(Text(grid.columns[column]), justify=justify, overflow="fold")  # type: ignore[arg-type]
+    for index, row in enumerate(grid.rows):
+        table.add_row(*(Text(row[c], style="bold" if (index, c) in grid.best else "") for c in block))
+    text = io.StringIO()
+    console = Console(file=text, width=width, force_terminal=styled, color_system="standard" if styled else None)
+    console.print(table)
+    return text.getvalue()
+
+
+def _can_show(text: str, encoding: str) -> bool:
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _csv(grid: Grid) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(grid.columns)
+    writer.writerows(["" if value is None else value for value in row] for row in grid.rows)
+    return text.getvalue()
+
+
+def _json_line(document: Mapping[str, Any]) -> str:
+    return json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":")) + "\n"
+
+
+def _markdown(grid: Grid) -> str:
+    """A table as GitHub renders it, numbers to the right."""
+    right = [any(isinstance(row[i], numbers.Real) for row in grid.rows) for i in range(len(grid.columns))]
+    lines = [grid.columns, ["---:" if to_right else "---" for to_right in right], *grid.rows]
+    return "".join("| " + " | ".join(_cell(value).replace("|", "\\|") for value in line) + " |\n" for line in lines)
+
+
+def _parquet(grid: Grid) -> bytes:
+    import pyarrow
+    import pyarrow.parquet
+
+    columns = list(zip(*grid.rows, strict=True)) or [()] * len(grid.columns)
+    kinds = [pyarrow.string() if i < grid.keys else pyarrow.float64() for i in range(len(grid.columns))]
+    arrays = [pyarrow.array(column, kind) for column, kind in zip(columns, kinds, strict=True)]
+    buffer = io.BytesIO()
+    pyarrow.parquet.write_table(pyarrow.table(arrays, names=list(grid.columns)), buffer)
+    return buffer.getvalue()
+
+
+def _write_human(text: str, output: OutputConfig) -> None:
+    """Write a table: in the terminal's or pipe's encoding, what that cannot show as `?`."""
+    encoding = "utf-8" if output.output not in (None, "-") else getattr(sys.stdout, "encoding", None) or "utf-8"
+    _write_bytes(text.encode(encoding, "replace"), output)
+
+
+def _write_text(text: str, output: OutputConfig) -> None:
+    """Write text for a program: UTF-8; bytes of a name that were no UTF-8 in their escaped form."""
+    _write_bytes(text.encode("utf-8", "backslashreplace"), output)
+
+
+def _write_bytes(data: bytes, output: OutputConfig) -> None:
+    if output.output not in (None, "-"):
+        write_atomically(str(output.output), data)
+        return
+    check_output(output)
+    try:
+        sys.stdout.flush()
+        rest = memoryview(data)
+        while rest:  # an unbuffered pipe may take less than all
+            rest = rest[sys.stdout.buffer.write(rest) :]
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise unwritable("standard output", error) from error

@@ -1,0 +1,132 @@
+"""What the commands do once they are parsed: read, one call to the core, report.
+
+This is where torch and pandas are imported, so that `--help` need not.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from stacklstm_cli import STARTED
+from stacklstm_cli.cli.documents import forecast_document, score_document, training_document
+from stacklstm_cli.cli.messages import Messages
+from stacklstm_cli.cli.progress import TrainingProgress
+from stacklstm_cli.cli.report import write_document, write_forecast
+from stacklstm_cli.config import (
+    DataConfig,
+    EvaluationConfig,
+    ForecastConfig,
+    MetricConfig,
+    ModelConfig,
+    OutputConfig,
+    RuntimeConfig,
+    TrainingConfig,
+)
+from stacklstm_cli.data.panel import Panel
+from stacklstm_cli.data.reading import read_panel
+from stacklstm_cli.evaluation.scoring import EXPLANATIONS
+from stacklstm_cli.evaluation.scoring import evaluate as score
+from stacklstm_cli.files import check_writable
+from stacklstm_cli.model import checkpoint as checkpoints
+from stacklstm_cli.model.forecaster import Forecaster
+from stacklstm_cli.model.frame import forecast_frame
+from stacklstm_cli.training import runtime as machine
+
+
+def train(
+    sources: list[str],
+    path: Path,
+    data: DataConfig,
+    network: ModelConfig,
+    training: TrainingConfig,
+    runtime: RuntimeConfig,
+    metrics: MetricConfig,
+    output: OutputConfig,
+    messages: Messages,
+) -> int:
+    """Train, save, report; returns the exit status."""
+    from stacklstm_cli.training.defaults import resolve
+    from stacklstm_cli.training.fitting import Trainer
+
+    device = machine.prepare(runtime)
+    check_writable(path)
+    panel = read(sources, data, messages)
+    plan = resolve(panel, network, training, metrics)
+    for line in plan.explained():
+        messages.note(line)
+    clock = machine.Clock(training.max_time)
+    with machine.signals_stop(clock), TrainingProgress(messages.progress_stream) as progress:
+        trainer = Trainer(panel, plan, device=device, clock=clock, on_event=progress.update)
+        outcome = trainer.run(checkpoints.given_options(data, network, training))
+        checkpoints.save(outcome.checkpoint, path)
+    for code, text in outcome.warnings:
+        messages.warning(code, text)
+    document = training_document(path, panel, plan, outcome, clock, metrics)
+    write_document(finished(document, messages), output)
+    return clock.exit_status
+
+
+def predict(
+    sources: list[str],
+    path: Path,
+    config: ForecastConfig,
+    runtime: RuntimeConfig,
+    output: OutputConfig,
+    messages: Messages,
+) -> None:
+    """Forecast with a saved model and write the forecasts."""
+    device = machine.prepare(runtime)
+    saved = checkpoints.load(path)
+    panel = read(sources, DataConfig(), messages, saved, path)
+    frame = forecast_frame(Forecaster(saved.network(saved.final), device), panel, config)
+    write_forecast(frame, output, finished(forecast_document(path, panel, saved), messages))
+
+
+def evaluate(
+    sources: list[str],
+    path: Path,
+    config: EvaluationConfig,
+    metrics: MetricConfig,
+    runtime: RuntimeConfig,
+    output: OutputConfig,
+    messages: Messages,
+) -> None:
+    """Score a saved model and write its table."""
+    device = machine.prepare(runtime)
+    saved = checkpoints.load(path)
+    panel = read(sources, DataConfig(), messages, saved, path)
+    scored = score(saved, panel, config, metrics, saved.spec.quantiles, device)
+    messages.note(EXPLANATIONS[scored.rows])
+    write_document(finished(score_document(path, panel, saved, scored, metrics), messages), output)
+
+
+def read(
+    sources: list[str],
+    data: DataConfig,
+    messages: Messages,
+    saved: checkpoints.Checkpoint | None = None,
+    path: Path | None = None,
+) -> Panel:
+    """Read DATA, with the roles of a saved model if there is one, and say what was understood."""
+    if saved is None:
+        panel = read_panel(sources, data)
+    else:
+        panel = read_panel(sources, data, stored=saved.columns, stored_step=saved.step)
+    for text in panel.notes:
+        messages.note(text)
+    if saved is not None:
+        known = set(saved.keys)
+        unseen = [panel.name(index) for index, key in enumerate(panel.keys) if key not in known]
+        if unseen:
+            some = ", ".join(unseen[:3]) + (" …" if len(unseen) > 3 else "")
+            messages.note(f"{len(unseen)} of {panel.n_series} series are new to the model: {some}")
+        if not saved.metrics:
+            messages.note(f"{path} was never judged on a holdout; evaluate it before you rely on it.")
+    return panel
+
+
+def finished(document: dict[str, Any], messages: Messages) -> dict[str, Any]:
+    """The document with what is only known at the end."""
+    return document | {"warnings": messages.warnings, "seconds": round(time.monotonic() - STARTED, 3)}

@@ -1,0 +1,159 @@
+"""Every option of the program, defined once.
+
+Each field below is one option: its name, type, default, help and bounds. The command line, the
+`--config` file, the model file and the README's table of options derive from these classes.
+`None` as a default means "chosen from the data": `training/defaults.py` holds the rules.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from stacklstm_cli.errors import UsageError
+
+OUTPUT_FORMATS = ("auto", "table", "csv", "json", "ndjson", "markdown", "parquet")
+
+
+def option(
+    default: Any,
+    help: str,
+    *,
+    minimum: float | None = None,
+    maximum: float | None = None,
+    choices: tuple[str, ...] = (),
+    short: str | None = None,
+    parse: str = "",
+) -> Any:
+    """A dataclass field that is an option.
+
+    `minimum` and `maximum` are inclusive and hold for each item of a tuple; `parse` names a special
+    spelling on the command line ("duration").
+    """
+    metadata = {"help": help, "minimum": minimum, "maximum": maximum, "choices": choices, "short": short, "parse": parse}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def option_name(field: dataclasses.Field[Any] | str) -> str:
+    """The option as typed: `hidden_size` -> `--hidden-size`."""
+    name = field if isinstance(field, str) else field.name
+    return "--" + name.replace("_", "-")
+
+
+class Checked:
+    """Checks the bounds of each option where a configuration is made, whoever makes it."""
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):  # type: ignore[arg-type]
+            check_bounds(field, getattr(self, field.name))
+
+
+def check_bounds(field: dataclasses.Field[Any], value: Any) -> None:
+    """Raise `UsageError` if `value` is outside the field's bounds or choices."""
+    choices = field.metadata.get("choices", ())
+    if choices and value is not None and value not in choices:
+        raise UsageError(
+            f"{option_name(field)} is {value!r}; expected one of {', '.join(choices)}.", code="option_out_of_bounds"
+        )
+    low, high = field.metadata.get("minimum"), field.metadata.get("maximum")
+    for item in value if isinstance(value, tuple) else (value,):
+        if not isinstance(item, (int, float)) or isinstance(item, bool):
+            continue
+        if (low is not None and item < low) or (high is not None and item > high) or math.isnan(item):
+            bounds = f"at least {low:g}" if high is None else f"at most {high:g}" if low is None else f"{low:g} to {high:g}"
+            raise UsageError(f"{option_name(field)} is {item}; expected {bounds}.", code="option_out_of_bounds")
+
+
+def parse_duration(text: str) -> float:
+    """`90s`, `10m`, `1.5h` or a bare number of seconds, as seconds. Raises `UsageError`."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|m|h|d)?", text.strip().lower())
+    if match is None:
+        raise UsageError(f"{text!r} is no duration; expected a number with s, m, h or d, such as 90s, 10m or 1h.")
+    return float(match[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400, None: 1}[match[2]]
+
+
+@dataclass(frozen=True)
+class DataConfig(Checked):
+    """How to read DATA. What is not set is guessed, and the guess is said."""
+
+    time: str | None = option(None, "Column of the time stamps.")
+    target: tuple[str, ...] = option((), "Column to forecast; several (a,b) in a wide file.")
+    id: tuple[str, ...] = option((), "Column naming the series in a long file; several (a,b) together.")
+    freq: str | None = option(None, "Step between rows: 15min, h, D, B, W-SUN, MS, ME, QS, YS, or a whole number.")
+
+
+@dataclass(frozen=True)
+class ModelConfig(Checked):
+    """The network."""
+
+    layers: int = option(2, "LSTM layers stacked on each other.", minimum=1, maximum=64)
+    hidden_size: int | None = option(None, "Width of each LSTM layer.", minimum=1, maximum=8192)
+    dropout: float | None = option(None, "Dropout between layers and before the head.", minimum=0, maximum=0.95)
+    context_length: int | None = option(None, "Rows the network sees before each forecast.", minimum=1, maximum=100_000)
+    patch_length: int | None = option(None, "Rows per LSTM step; 1 is the plain step-by-step LSTM.", minimum=1, maximum=10_000)
+    horizon: int | None = option(None, "Rows to forecast.", minimum=1, maximum=100_000)
+    quantiles: tuple[float, ...] = option((0.1, 0.5, 0.9), "Quantiles to learn; 0.5 is always among them.", minimum=0.001, maximum=0.999)
+
+
+@dataclass(frozen=True)
+class TrainingConfig(Checked):
+    """How the network is trained, judged and refitted."""
+
+    epochs: int | None = option(None, "Most passes over the training windows.", minimum=1)
+    max_time: float | None = option(None, "Longest training time, from the first step on: 90s, 10m, 1h.", minimum=0, parse="duration")
+    batch_size: int | None = option(None, "Windows per optimiser step.", minimum=1, maximum=1_000_000)
+    learning_rate: float | None = option(None, "Step size of AdamW.", minimum=1e-8, maximum=10)
+    weight_decay: float | None = option(None, "Weight decay of AdamW.", minimum=0, maximum=10)
+    grad_clip: float = option(1.0, "Largest norm of a gradient; 0 does not clip.", minimum=0)
+    patience: int | None = option(None, "Validations without improvement before training stops.", minimum=1)
+    holdout: int | None = option(None, "Last rows of each series kept to judge the model; 0 skips judging.", minimum=0)
+    refit: bool = option(True, "Refit on all rows after judging, for the number of steps found.")
+    seed: int = option(0, "Seed of everything random.", minimum=0, maximum=2**63 - 1)
+
+
+@dataclass(frozen=True)
+class RuntimeConfig(Checked):
+    """Where it runs."""
+
+    device: str = option("auto", "auto, cpu, cuda, cuda:N or mps.")
+    threads: int = option(1, "Threads of the CPU; more than one pays only on an idle machine.", minimum=1, maximum=1024)
+
+
+@dataclass(frozen=True)
+class EvaluationConfig(Checked):
+    """Which forecasts are scored."""
+
+    start: str | None = option(None, "First time stamp that is forecast.")
+    end: str | None = option(None, "Last row that is forecast.")
+    step: int | None = option(None, "Rows between origins; default: the horizon.", minimum=1)
+    origins: int | None = option(None, "Score the last N origins only.", minimum=1)
+    in_sample: bool = option(False, "Also allow rows the model was trained on; the result is marked.")
+
+
+@dataclass(frozen=True)
+class MetricConfig(Checked):
+    """How errors are scaled and reported."""
+
+    seasonality: int | None = option(None, "Rows in a season, for seasonal naive, MASE and RMSSE.", minimum=1)
+    per_series: bool = option(False, "Report the metrics of each series too.")
+
+
+@dataclass(frozen=True)
+class OutputConfig(Checked):
+    """Where results go, and in which form."""
+
+    format: str = option("auto", f"One of {', '.join(OUTPUT_FORMATS)}.", choices=OUTPUT_FORMATS)
+    output: str | None = option(None, "Write the result to this file instead of standard output.", short="-o")
+
+
+@dataclass(frozen=True)
+class ForecastConfig(Checked):
+    """Which part of the forecast is written."""
+
+    horizon: int | None = option(None, "Rows to forecast; at most the trained horizon.", minimum=1)
+    quantiles: tuple[float, ...] = option((), "Quantiles to write; learned ones are interpolated.", minimum=0.001, maximum=0.999)
+    interval: tuple[float, ...] = option((), "Central intervals to write, in percent: 80 or 80,95.", minimum=0.2, maximum=99.8)
+    wide: bool = option(False, "One column per series, as in a wide input; point forecasts only.")

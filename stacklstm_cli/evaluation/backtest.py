@@ -1,0 +1,182 @@
+"""The rolling-origin backtest: every predictor forecasts the same origins and is scored alike.
+
+Letters: O origins, H horizon, Q quantiles, N series.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+from stacklstm_cli.data.panel import Floats, Ints, Panel
+from stacklstm_cli.evaluation.metrics import (
+    Scales,
+    Sums,
+    overall_metrics,
+    seasonal_scales,
+    series_metrics,
+    sum_errors,
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Origins:
+    """The forecasts to be made, ordered by series, then by rows."""
+
+    series: Ints
+    """[O] index of the series in the panel."""
+    rows: Ints
+    """[O] rows of that series known at the cutoff, which is row `rows - 1`; the forecast covers the
+    rows `rows` to `rows + H - 1`."""
+
+    def __len__(self) -> int:
+        return self.rows.size
+
+
+class Predictor(Protocol):
+    """Whatever can forecast: the network and the baselines."""
+
+    def forecast(self, panel: Panel, origins: Origins, horizon: int, quantiles: Sequence[float]) -> Floats:
+        """[O, H, Q] in the user's units, from the rows before `origins.rows` of each series only."""
+        ...
+
+
+def plan_origins(
+    first: Ints,
+    last: Ints,
+    horizon: int,
+    step: int,
+    origins: int | None = None,
+    count_from: Literal["start", "end"] = "end",
+) -> Origins:
+    """The origins whose whole horizon lies in the rows `first[i]` to `last[i] - 1` of series i.
+
+    `first`, `last` [N]. Origins are `step` rows apart, counted back from the last possible one, or
+    forward from `first` with `count_from="start"`; `origins` keeps the last so many of each series.
+    A series without room for a horizon has none, and there is none before the first row of a series.
+    """
+    first = np.maximum(first, 1)
+    latest = last - horizon
+    possible = np.maximum((latest - first) // step + 1, 0)
+    count = possible if origins is None else np.minimum(possible, origins)
+    anchor = latest if count_from == "end" else first + (possible - 1) * step
+    series = np.repeat(np.arange(first.size), count)
+    steps_back = np.repeat(np.cumsum(count), count) - 1 - np.arange(series.size)
+    return Origins(series, anchor[series] - steps_back * step)
+
+
+def actuals(panel: Panel, origins: Origins, horizon: int) -> Floats:
+    """[O, H] what came after each cutoff; NaN where missing or beyond the end of the series."""
+    row = origins.rows[:, None] + np.arange(horizon)  # [O, H]
+    inside = row < panel.lengths[origins.series, None]
+    flat = np.where(inside, panel.offsets[origins.series, None] + row, 0)
+    return np.where(inside, panel.values[flat], np.nan)
+
+
+@dataclass(frozen=True, eq=False)
+class Backtest:
+    """What was forecast, what came, and the judgement."""
+
+    panel: Panel
+    origins: Origins
+    horizon: int
+    quantiles: tuple[float, ...]
+    seasonality: int
+    actual: Floats
+    """[O, H] NaN where missing."""
+    forecasts: dict[str, Floats]
+    """Predictor -> [O, H, Q]."""
+    scales: Scales
+    """[N] from the rows before each series' first origin."""
+
+    def metrics(self) -> dict[str, dict[str, float | None]]:
+        """Predictor -> metric -> value over all series; None where undefined."""
+        return {
+            name: {metric: _number(value) for metric, value in overall_metrics(sums, self.scales).items()}
+            for name, sums in self._sums.items()
+        }
+
+    def per_series(self) -> list[dict[str, Any]]:
+        """`{"series": name, "metrics": {predictor: {metric: value}}}` of each series with an origin, in panel order."""
+        scored = np.unique(self.origins.series)
+        tables = {}  # predictor -> (metric names, one row of values per scored series)
+        for name, sums in self._sums.items():
+            values = series_metrics(sums, self.scales)
+            tables[name] = tuple(values), np.stack(list(values.values()), axis=1)[scored].tolist()
+        return [
+            {
+                "series": self.panel.name(index),
+                "metrics": {
+                    name: dict(zip(metric_names, map(_number, rows[place]), strict=True))
+                    for name, (metric_names, rows) in tables.items()
+                },
+            }
+            for place, index in enumerate(scored.tolist())
+        ]
+
+    @property
+    def undefined(self) -> int:
+        """Scored series without a scale (too short, or unchanging), left out of mase, rmsse and msis."""
+        scored = np.unique(self.origins.series[~np.isnan(self.actual).all(axis=1)])
+        return int(np.isnan(self.scales.absolute[scored]).sum())
+
+    @property
+    def cutoffs(self) -> Ints:
+        """[O] position on the panel's grid of each last known row."""
+        return self.panel.starts[self.origins.series] + self.origins.rows - 1
+
+    @property
+    def first_cutoff(self) -> int | None:
+        """Position on the panel's grid of the earliest cutoff; None without origins."""
+        return int(self.cutoffs.min()) if len(self.origins) else None
+
+    @property
+    def last_cutoff(self) -> int | None:
+        """Position on the panel's grid of the latest cutoff; None without origins."""
+        return int(self.cutoffs.max()) if len(self.origins) else None
+
+    @cached_property
+    def _sums(self) -> dict[str, Sums]:
+        return {
+            name: sum_errors(self.actual, forecast, self.quantiles, self.origins.series, self.panel.n_series)
+            for name, forecast in self.forecasts.items()
+        }
+
+
+def backtest(
+    predictors: Mapping[str, Predictor],
+    panel: Panel,
+    origins: Origins,
+    horizon: int,
+    quantiles: Sequence[float],
+    seasonality: int,
+) -> Backtest:
+    """Let every predictor forecast every origin.
+
+    `quantiles` must hold 0.5, the point forecast. `seasonality` is the m that scales errors.
+    """
+    history = np.zeros(panel.n_series, dtype=np.int64)
+    scored, first = np.unique(origins.series, return_index=True)
+    history[scored] = origins.rows[first]
+    return Backtest(
+        panel=panel,
+        origins=origins,
+        horizon=horizon,
+        quantiles=tuple(quantiles),
+        seasonality=seasonality,
+        actual=actuals(panel, origins, horizon),
+        forecasts={
+            name: predictor.forecast(panel, origins, horizon, quantiles) for name, predictor in predictors.items()
+        },
+        scales=seasonal_scales(panel.values, panel.offsets, history, seasonality),
+    )
+
+
+def _number(value: float) -> float | None:
+    """None in place of NaN and infinity, which JSON cannot hold."""
+    return value if math.isfinite(value) else None

@@ -1,0 +1,104 @@
+"""Writing a file so that a reader never sees half of it and a crash never loses the old one."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import stat
+from pathlib import Path
+
+from stacklstm_cli.errors import ModelError
+
+_HINTS = {
+    errno.ENOSPC: "Free some space there, or name another place.",
+    errno.EDQUOT: "Free some of your quota, or name another place.",
+    errno.ENOENT: "Make the folder first, or name another place.",
+    errno.ENOTDIR: "A part of the path is a file; name a folder.",
+    errno.EISDIR: "Name a file inside that folder.",
+}
+
+
+def check_writable(path: str | Path) -> None:
+    """Raise `ModelError` if `path` can be seen to be no place to write a file, before any work is done for it."""
+    target = Path(path)
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            mode = target.stat().st_mode
+            if stat.S_ISDIR(mode):
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+            if not mode & 0o222 or not os.access(target, os.W_OK):  # root may write it all the same: it was protected
+                raise PermissionError(errno.EACCES, "the file is read-only")
+            if not stat.S_ISREG(mode):
+                return
+        folder = _real(target).parent
+        if not folder.is_dir():
+            raise FileNotFoundError(errno.ENOENT, f"there is no folder {folder}")
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, f"no files may be made in {folder}")
+    except OSError as error:
+        raise unwritable(target, error) from error
+
+
+def write_atomically(path: str | Path, data: bytes) -> None:
+    """Replace the file at `path` by `data`, whole or not at all.
+
+    The bytes go to a temporary file in the same folder, to the disk, and then over the old file, whose
+    permissions they take; a symbolic link stays one and its target is replaced. A device or a pipe is
+    written to directly. Raises `ModelError` (exit status 4) naming the path and the reason; the old file
+    is then as it was and the temporary file is gone.
+    """
+    check_writable(path)
+    target = _real(Path(path))
+    try:
+        if Path(path).exists() and not Path(path).is_file():
+            _write(os.open(path, os.O_WRONLY | getattr(os, "O_BINARY", 0)), data, to_disk=False)
+            return
+        temporary = target.with_name(f".stacklstm-{secrets.token_hex(8)}.tmp")
+        try:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+            _write(os.open(temporary, flags, 0o666), data, to_disk=True)
+            with contextlib.suppress(FileNotFoundError):
+                temporary.chmod(stat.S_IMODE(target.stat().st_mode))
+            temporary.replace(target)
+        finally:
+            with contextlib.suppress(OSError):  # after the replacement there is none
+                temporary.unlink()
+        _flush_folder(target.parent)
+    except OSError as error:
+        raise unwritable(path, error) from error
+
+
+def unwritable(path: str | Path, error: OSError) -> ModelError:
+    """The error to show for a write to `path` that failed with `error`."""
+    reason = error.strerror or str(error)
+    hint = _HINTS.get(error.errno or 0, "Name a place where you may write.")
+    return ModelError(f"Cannot write {path}: {reason[:1].lower()}{reason[1:]}.", hint=hint, code="not_writable")
+
+
+def _real(path: Path) -> Path:
+    return Path(os.path.realpath(path))
+
+
+def _write(descriptor: int, data: bytes, *, to_disk: bool) -> None:
+    try:
+        rest = memoryview(data)
+        while rest:
+            rest = rest[os.write(descriptor, rest) :]
+        if to_disk:
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _flush_folder(folder: Path) -> None:
+    """Make the renaming itself last through a power cut, where the platform can."""
+    if not hasattr(os, "O_DIRECTORY"):
+        return
+    with contextlib.suppress(OSError):  # the new file is complete and in place; some file systems refuse this
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

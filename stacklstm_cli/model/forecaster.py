@@ -1,0 +1,79 @@
+"""The Forecaster: a fitted network in memory, from a panel in the user's units to quantiles in them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stacklstm_cli.data.panel import Floats, Panel
+from stacklstm_cli.errors import UsageError
+from stacklstm_cli.data.origins import Origins
+from stacklstm_cli.model.network import StackedRNN
+from stacklstm_cli.model.windows import Windows
+
+BATCH_NUMBERS = 2**22
+"""Numbers a batch of forecasts may hold in its widest tensor, which bounds the memory of a forecast."""
+
+
+class Forecaster:
+    """Forecasts by one network. Satisfies the same interface as the baselines."""
+
+    def __init__(self, network: StackedRNN, device: torch.device) -> None:
+        self.network = network.to(device).eval()
+        self.device = device
+        self.spec = network.spec
+
+    def forecast(self, panel: Panel, origins: Origins, horizon: int, quantiles: Sequence[float]) -> Floats:
+        """Quantiles [O, H, Q] of the `horizon` rows after each origin, in user units, never crossing.
+
+        Quantiles between learned ones are interpolated linearly. Raises `UsageError` for a horizon longer
+        or a quantile further out than what was learned.
+        """
+        self.check(horizon, quantiles)
+        windows = Windows(panel, self.spec, self.device)
+        mix = torch.as_tensor(interpolation(self.spec.quantiles, quantiles), device=windows.home)  # [Q, Q']
+        series = torch.as_tensor(origins.series, device=windows.home)
+        rows = torch.as_tensor(origins.rows, device=windows.home)
+        result = np.empty((len(origins), horizon, len(quantiles)))
+        with torch.inference_mode():
+            for part in torch.arange(len(origins), device=windows.home).split(self.batch_size):
+                values = self.batch_forecast(windows, series[part], rows[part])[:, :horizon] @ mix  # [B, H, Q']
+                result[part.cpu().numpy()] = values.cpu().numpy()
+        return result
+
+    def batch_forecast(self, windows: Windows, series: Tensor, rows: Tensor) -> Tensor:
+        """One batch of origins -> [B, H, Q] float64 in user units, sorted over the quantiles."""
+        batch = windows.contexts(series, rows)
+        ordered = self.network(batch.context, batch.observed).sort(-1).values  # [B, H, Q]
+        return batch.location[:, None, None] + ordered.to(batch.scale) * batch.scale[:, None, None]
+
+    @property
+    def batch_size(self) -> int:
+        spec = self.spec
+        widest = max(4 * spec.steps * spec.hidden_size, spec.horizon * len(spec.quantiles), 4 * spec.context_length)
+        return max(1, BATCH_NUMBERS // widest)
+
+    def check(self, horizon: int, quantiles: Sequence[float]) -> None:
+        """Raise `UsageError` for what this network has not learned."""
+        if horizon > self.spec.horizon:
+            raise UsageError(
+                f"--horizon is {horizon}, but this model was trained to forecast {self.spec.horizon} rows.",
+                hint=f"Ask for at most {self.spec.horizon}, or train again with --horizon {horizon}.",
+                code="horizon_too_long",
+            )
+        learned = self.spec.quantiles
+        for quantile in quantiles:
+            if not learned[0] - 1e-9 <= quantile <= learned[-1] + 1e-9:
+                raise UsageError(
+                    f"Quantile {quantile:g} is outside what this model has learned ({learned[0]:g} to {learned[-1]:g}).",
+                    hint="Train again with --quantiles that reach as far out.",
+                    code="quantile_not_learned",
+                )
+
+
+def interpolation(learned: Sequence[float], wanted: Sequence[float]) -> Floats:
+    """Matrix [Q, Q'] that maps values at the learned quantiles to linearly interpolated wanted ones."""
+    return np.stack([np.interp(wanted, learned, row) for row in np.eye(len(learned))])

@@ -1,0 +1,142 @@
+"""What a model file says of itself, read and sealed with the standard library alone.
+
+A model file is one `.safetensors` file: eight bytes with the length of a JSON index, the index, the
+tensors. The index's metadata holds one JSON document under the one key `stacklstm`; the document holds
+the digest of the whole file, taken with the digest's own digits as zeros, so that not one bit of the
+file can change unseen.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from stacklstm_cli.errors import ModelError
+
+FORMAT = 1
+"""Version of the document. Every later version reads all earlier ones."""
+
+METADATA_KEY = "stacklstm"
+DIGEST_DIGITS = 64
+NO_DIGEST = "0" * DIGEST_DIGITS
+LENGTH_BYTES = 8
+SERIES_SHOWN = 10
+"""Names of series in the model card."""
+LONGEST_INDEX = 100_000_000
+"""The format's own limit on the index, in bytes."""
+
+
+def read_document(path: Path) -> dict[str, Any]:
+    """The document of a model file, from its index alone; the tensors are only measured.
+
+    Raises `ModelError` for a file that is missing, foreign, cut off, damaged or of a newer format.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(LENGTH_BYTES)
+            length = int.from_bytes(head, "little")
+            index_bytes = file.read(length) if length <= LONGEST_INDEX else b""
+            size = os.fstat(file.fileno()).st_size
+    except OSError as error:
+        raise cannot_read(path, error) from error
+    index, document = parse_index(path, head + index_bytes)
+    end = max((entry["data_offsets"][1] for entry in index.values()), default=0)
+    if size != LENGTH_BYTES + length + end:
+        raise damaged(path, f"it has {size} bytes where its index says {LENGTH_BYTES + length + end}")
+    return document
+
+
+def verify(path: Path, data: bytes) -> dict[str, Any]:
+    """The document of a whole file's bytes, once every bit has been checked. Raises `ModelError`."""
+    length = int.from_bytes(data[:LENGTH_BYTES], "little")
+    _, document = parse_index(path, data[: LENGTH_BYTES + length] if length <= LONGEST_INDEX else b"")
+    digest = document["digest"]
+    if seal(data, digest) != digest:
+        raise damaged(path, "its contents do not match its digest")
+    return document
+
+
+def parse_index(path: Path, data: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The entries of the tensors, and the document, from the first bytes of a file. Raises `ModelError`."""
+    length = int.from_bytes(data[:LENGTH_BYTES], "little")
+    if len(data) < LENGTH_BYTES + 2 or len(data) != LENGTH_BYTES + length:
+        raise damaged(path, "it is cut off or no model file at all")
+    try:
+        index = json.loads(data[LENGTH_BYTES:])
+        document = json.loads(index.pop("__metadata__")[METADATA_KEY])
+        version = document["format"]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise damaged(path, "it has no readable stacklstm header") from error
+    if not isinstance(version, int) or version < 1:
+        raise damaged(path, f"its format is {version!r}, expected a whole number")
+    if version > FORMAT:
+        raise ModelError(
+            f"{path} has model format {version}; this stacklstm reads formats up to {FORMAT}.",
+            hint="Upgrade stacklstm, or train the model again with this version.",
+            code="model_too_new",
+        )
+    entries_sound = all(isinstance(entry, dict) and offsets_sound(entry.get("data_offsets")) for entry in index.values())
+    digest = document.get("digest")
+    if not entries_sound or not isinstance(digest, str) or len(digest) != DIGEST_DIGITS:
+        raise damaged(path, "its header is incomplete")
+    return index, document
+
+
+def offsets_sound(offsets: Any) -> bool:
+    """Whether an index entry's begin and end are two ascending whole numbers."""
+    return (
+        isinstance(offsets, list)
+        and len(offsets) == 2
+        and all(isinstance(offset, int) for offset in offsets)
+        and 0 <= offsets[0] <= offsets[1]
+    )
+
+
+def seal(data: bytes, digest: str = NO_DIGEST) -> str:
+    """SHA-256 of a file's bytes, where `digest`, the one it carries now, counts as zeros."""
+    return hashlib.sha256(data.replace(digest.encode(), NO_DIGEST.encode(), 1)).hexdigest()
+
+
+def cannot_read(path: Path, error: OSError) -> ModelError:
+    """The error for a model file that cannot be opened."""
+    if isinstance(error, FileNotFoundError):
+        return ModelError(
+            f"There is no model file {path}.",
+            hint="Train one with: stacklstm train DATA, or name it with --model PATH.",
+            code="model_missing",
+        )
+    return ModelError(f"The model file {path} cannot be read: {error.strerror or error}.", code="model_unreadable")
+
+
+def damaged(path: Path, what: str) -> ModelError:
+    """The error for a file that is no sound model file."""
+    return ModelError(
+        f"{path} is no sound stacklstm model file: {what}.",
+        hint="Train the model again, or restore the file from a copy.",
+        code="model_damaged",
+    )
+
+
+def card(path: Path) -> dict[str, Any]:
+    """What `inspect` shows: the document without its long lists, by sections. Raises `ModelError`."""
+    document = read_document(path)
+    try:
+        series, network, columns = document["series"], document["network"], document["columns"]
+        training = {key: value for key, value in document["training"].items() if key != "history"}
+        return {
+            "model": {"path": str(path), "id": document["digest"][:12], "format": document["format"]},
+            "network": network,
+            "data": document["data"] | {"seasonality": document["seasonality"]},
+            "columns": columns,
+            "series": {"count": len(series), "names": [", ".join(key) for key in series[:SERIES_SHOWN]]},
+            "training": training,
+            "holdout": document["backtest"] or "nothing was judged",
+            "metrics": document["metrics"],
+            "options": document["options"],
+            "versions": document["versions"],
+        }
+    except (KeyError, TypeError, AttributeError) as error:
+        raise damaged(path, f"its document is incomplete ({error})") from error

@@ -1,0 +1,110 @@
+"""Lessons: training windows with their targets, in the units of the loss.
+
+Shape letters: B batch, L context, H horizon, N series, W windows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stacklstm_cli.data.origins import Origins
+from stacklstm_cli.data.panel import Floats, Ints, Panel
+from stacklstm_cli.model.windows import Windows
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """A batch of contexts and what should have been forecast."""
+
+    context: Tensor
+    """[B, L] float32, normalised."""
+    observed: Tensor
+    """[B, L] float32, 1 or 0."""
+    target: Tensor
+    """[B, H] the target less the window's location, in the units of the loss; 0 where unknown."""
+    known: Tensor
+    """[B, H] 1 where the target is observed, else 0."""
+    gain: Tensor
+    """[B, 1] from the window's normalised units to the units of the loss."""
+
+
+class Lessons:
+    """W training windows of a panel, cut into batches by index.
+
+    The loss weighs each error by its series, not by its window: a quiet window of a lively series must
+    not count more than the rest of it.
+    """
+
+    def __init__(self, windows: Windows, origins: Origins, weights: Floats) -> None:
+        """`weights` [N]: units of the loss per user unit, for each series."""
+        home = windows.home
+        self.windows = windows
+        self.series = torch.as_tensor(origins.series, device=home)  # [W]
+        self.rows = torch.as_tensor(origins.rows, device=home)  # [W]
+        self.weights = torch.as_tensor(weights, device=home)  # [N]
+
+    def __len__(self) -> int:
+        return len(self.series)
+
+    def batch(self, chosen: Tensor, dtype: torch.dtype = torch.float32) -> Lesson:
+        """The windows with these indices [B]."""
+        series, rows = self.series[chosen], self.rows[chosen]  # [B], [B]
+        batch = self.windows.contexts(series, rows)
+        values, known = self.windows.targets(series, rows)  # [B, H], [B, H]
+        weight = self.weights[series].unsqueeze(1)  # [B, 1]
+        target = (values - batch.location.unsqueeze(1)) * weight * known  # [B, H]
+        device = self.windows.device
+        return Lesson(
+            batch.context.to(dtype),
+            batch.observed.to(dtype),
+            target.to(dtype).to(device),
+            known.to(dtype).to(device),
+            (batch.scale.unsqueeze(1) * weight).to(dtype).to(device),  # [B, 1]
+        )
+
+    def thinned(self, most: int) -> Lessons:
+        """At most `most` windows, evenly spread over all."""
+        if len(self) <= most:
+            return self
+        chosen = torch.linspace(0, len(self) - 1, most, dtype=torch.float64, device=self.series.device).long()  # [most]
+        origins = Origins(self.series[chosen].cpu().numpy(), self.rows[chosen].cpu().numpy())
+        return Lessons(self.windows, origins, self.weights.cpu().numpy())
+
+
+def lesson_origins(panel: Panel, first: Ints, last: Ints, horizon: int) -> Origins:
+    """Every origin whose whole horizon lies in rows [first, last) of its series and holds an observed value.
+
+    `first`, `last` [N]. For training, `first` is also the least rows of context an origin must have.
+    """
+    room = np.maximum(last - horizon - first + 1, 0)  # [N]
+    series = np.repeat(np.arange(panel.n_series), room)  # [W]
+    rows = np.arange(room.sum()) - np.repeat(np.cumsum(room) - room, room) + np.repeat(first, room)  # [W]
+    seen = np.concatenate([[0], np.cumsum(~np.isnan(panel.values))])  # [R + 1]
+    begin = panel.offsets[series] + rows  # [W]
+    worth = seen[begin + horizon] > seen[begin]
+    return Origins(series[worth], rows[worth])
+
+
+def series_weights(panel: Panel, ends: Ints, season: int) -> Floats:
+    """Units of the loss per user unit [N]: one over a typical change from season to season.
+
+    The mean absolute seasonal difference of the first `ends[i]` rows of each series (the scale of MASE,
+    Hyndman & Koehler 2006), so that series of any size count alike.
+    """
+    weights = np.empty(panel.n_series)
+    for index in range(panel.n_series):
+        values = panel.series(index)[: max(int(ends[index]), 1)]
+        lag = season if values.size > 2 * season else 1
+        changes = np.abs(values[lag:] - values[:-lag])
+        observed = values[~np.isnan(values)]
+        changes = changes[~np.isnan(changes)]
+        level = np.abs(observed).mean() if observed.size else 0.0
+        spread = observed.std() if observed.size else 0.0
+        floor = max(1e-6 * level, 1e-2 * spread)
+        typical = max(changes.mean() if changes.size else 0.0, floor)
+        weights[index] = 1 / typical if typical > 0 else 1.0
+    return weights

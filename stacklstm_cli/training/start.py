@@ -1,0 +1,134 @@
+"""Where training starts: a linear forecast solved in closed form.
+
+The linear skip starts as the seasonal naive forecast, moved towards the least-squares forecast as far as
+validation says (ridge regression shrunk towards a forecast instead of towards zero: Hoerl & Kennard 1970).
+So the first step of training already stands where a linear model ends.
+
+Shape letters: B batch, L context, H horizon, Q quantiles.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from stacklstm_cli.model.network import StackedRNN
+from stacklstm_cli.training.lessons import Lesson, Lessons
+
+MOST_WINDOWS = 20_000
+"""More windows than this change a least-squares solution of a few hundred inputs by nothing one can see."""
+MOST_JUDGED = 4096
+"""Windows that choose the strength and give the quantiles of the residuals."""
+CHUNK = 2048
+LARGEST_RESIDUAL = 10.0
+"""In deviations of the window; larger ones are clipped, as least squares knows no outliers."""
+STRENGTHS = tuple(10.0 ** (power / 2) for power in range(-10, 6))
+"""Ridge strengths tried, as shares of the mean eigenvalue of the windows' second moments."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """A linear forecast to begin from."""
+
+    strength: float | None
+    """Ridge strength; None is the seasonal naive forecast itself."""
+    skip: Tensor
+    """[L, H] weights on the normalised context."""
+    bias: Tensor
+    """[H, Q] quantiles of what the skip leaves over."""
+
+    def apply_to(self, network: StackedRNN) -> None:
+        """Set a new network to this forecast."""
+        with torch.no_grad():
+            network.skip_start.copy_(self.skip)
+            network.bias.copy_(self.bias)
+
+
+@dataclass(frozen=True)
+class Path:
+    """The eigenvectors that give the solution for every ridge strength at little cost."""
+
+    naive: Tensor
+    """[L, H] the forecast that a strong ridge shrinks to."""
+    eigenvalues: Tensor
+    """[L]"""
+    eigenvectors: Tensor
+    """[L, L]"""
+    projected: Tensor
+    """[L, H] what least squares would add to the naive forecast, before dividing by the eigenvalues."""
+
+    def weights(self, strength: float | None) -> Tensor:
+        """[L, H] the skip at one ridge strength; None is infinitely strong."""
+        if strength is None:
+            return self.naive
+        damped = self.eigenvalues + strength * self.eigenvalues.mean() + torch.finfo(torch.float64).tiny
+        return self.naive + self.eigenvectors @ (self.projected / damped.unsqueeze(1))
+
+
+def choose_start(lessons: Lessons, validation: Lessons, season: int) -> Start:
+    """The start whose ridge strength does best on `validation` in mean absolute error."""
+    path = solve(lessons, season)
+    strengths: tuple[float | None, ...] = (None, *STRENGTHS)
+    weights = [path.weights(strength) for strength in strengths]  # each [L, H]
+    totals = [0.0] * len(strengths)
+    sample = validation.thinned(MOST_JUDGED)
+    for lesson in chunks(sample):
+        for place, weight in enumerate(weights):
+            error = lesson.target - lesson.gain * (lesson.context @ weight)  # [B, H]
+            totals[place] += float((error.abs() * lesson.known).sum())
+    best = min(range(len(strengths)), key=totals.__getitem__)
+    return finish(lessons, strengths[best], weights[best])
+
+
+def start_with(lessons: Lessons, strength: float | None, season: int) -> Start:
+    """The start with a ridge strength that is already known, as a refit uses it."""
+    return finish(lessons, strength, solve(lessons, season).weights(strength))
+
+
+def solve(lessons: Lessons, season: int) -> Path:
+    """Second moments of the windows, weighted so that a squared error counts in the units of the loss."""
+    spec = lessons.windows.spec
+    naive = seasonal_naive_skip(spec.context_length, spec.horizon, season).to(lessons.windows.device)  # [L, H]
+    gram = naive.new_zeros(spec.context_length, spec.context_length)  # [L, L]
+    cross = torch.zeros_like(naive)  # [L, H]
+    for lesson in chunks(lessons.thinned(MOST_WINDOWS)):
+        residual = lesson.target / lesson.gain - lesson.context @ naive  # [B, H]
+        residual = residual.clamp(-LARGEST_RESIDUAL, LARGEST_RESIDUAL) * lesson.known
+        weight = lesson.gain.square()  # [B, 1]
+        gram += lesson.context.T @ (lesson.context * weight)
+        cross += lesson.context.T @ (residual * weight)
+    eigenvalues, eigenvectors = torch.linalg.eigh(gram)
+    return Path(naive, eigenvalues.clamp(min=0), eigenvectors, eigenvectors.T @ cross)
+
+
+def seasonal_naive_skip(context_length: int, horizon: int, season: int) -> Tensor:
+    """Weights [L, H] of the seasonal naive forecast on the context; naive where a season does not fit."""
+    season = season if season <= context_length else 1
+    ahead = torch.arange(horizon)
+    weights = torch.zeros(context_length, horizon, dtype=torch.float64)
+    weights[context_length - season + ahead % season, ahead] = 1
+    return weights
+
+
+def finish(lessons: Lessons, strength: float | None, skip: Tensor) -> Start:
+    """Add the quantiles of what the skip leaves over on training windows, per step of the horizon."""
+    sample = lessons.thinned(MOST_JUDGED)
+    left_over = torch.cat(
+        [
+            torch.where(lesson.known > 0, lesson.target / lesson.gain - lesson.context @ skip, math.nan)
+            for lesson in chunks(sample)
+        ]
+    )  # [W, H]
+    levels = torch.as_tensor(lessons.windows.spec.quantiles, dtype=left_over.dtype, device=left_over.device)
+    bias = left_over.nanquantile(levels, dim=0).T.nan_to_num(0.0)  # [H, Q]
+    return Start(strength, skip, bias)
+
+
+def chunks(lessons: Lessons) -> Iterator[Lesson]:
+    """All windows in float64, a bounded number at a time."""
+    for chosen in torch.arange(len(lessons), device=lessons.series.device).split(CHUNK):
+        yield lessons.batch(chosen, torch.float64)

@@ -1,0 +1,125 @@
+"""`stacklstm_cli.files`: whole or not at all, whatever goes wrong."""
+
+import errno
+import os
+import stat
+import threading
+from pathlib import Path
+
+import pytest
+
+from stacklstm_cli.errors import ExitStatus, ModelError
+from stacklstm_cli.files import check_writable, write_atomically
+
+posix_only = pytest.mark.skipif(os.name == "nt", reason="POSIX permissions, links and pipes")
+
+
+def test_a_new_file_holds_the_bytes_and_has_the_usual_permissions(tmp_path: Path) -> None:
+    usual = tmp_path / "usual"
+    usual.write_bytes(b"")
+    write_atomically(tmp_path / "new", b"abc")
+    assert (tmp_path / "new").read_bytes() == b"abc"
+    assert (tmp_path / "new").stat().st_mode == usual.stat().st_mode
+
+
+@posix_only
+def test_a_replaced_file_keeps_its_permissions(tmp_path: Path) -> None:
+    target = tmp_path / "model"
+    target.write_bytes(b"old")
+    target.chmod(0o640)
+    write_atomically(target, b"new")
+    assert target.read_bytes() == b"new"
+    assert stat.S_IMODE(target.stat().st_mode) == 0o640
+
+
+@posix_only
+def test_a_symbolic_link_stays_and_its_target_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / "model").write_bytes(b"old")
+    link = tmp_path / "link"
+    link.symlink_to("store/model")
+    write_atomically(link, b"new")
+    assert link.is_symlink()
+    assert (tmp_path / "store" / "model").read_bytes() == b"new"
+
+
+@posix_only
+def test_a_pipe_is_written_to_and_not_replaced(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    received: list[bytes] = []
+    reader = threading.Thread(target=lambda: received.append(pipe.read_bytes()))
+    reader.start()
+    write_atomically(pipe, b"abc")
+    reader.join()
+    assert received == [b"abc"]
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+
+
+@pytest.mark.parametrize("step", ["write", "fsync", "replace"])
+def test_a_full_disk_leaves_the_old_file_and_no_litter(
+    step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    target = tmp_path / "model"
+    target.write_bytes(b"old")
+    monkeypatch.setattr(Path if step == "replace" else os, step, full)
+    with pytest.raises(ModelError) as caught:
+        write_atomically(target, b"new")
+    assert caught.value.exit_status == ExitStatus.MODEL
+    assert str(target) in caught.value.message
+    assert "no space left" in caught.value.message
+    assert target.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["model"]  # noqa: PTH208 - names are what is compared
+
+
+def test_an_interrupt_leaves_no_litter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(_: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_atomically(tmp_path / "model", b"new")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_that_takes_one_byte_at_a_time_gets_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda descriptor, data: write(descriptor, data[:1]))
+    write_atomically(tmp_path / "model", b"abc")
+    assert (tmp_path / "model").read_bytes() == b"abc"
+
+
+@posix_only
+def test_a_folder_that_cannot_be_flushed_is_no_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flush = os.fsync
+
+    def only_files(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        flush(descriptor)
+
+    monkeypatch.setattr(os, "fsync", only_files)
+    write_atomically(tmp_path / "model", b"abc")
+    assert (tmp_path / "model").read_bytes() == b"abc"
+
+
+def test_a_place_where_nothing_can_be_written_is_named_beforehand(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    (tmp_path / "kept").write_bytes(b"")
+    (tmp_path / "kept").chmod(0o444)
+    for target, reason in [
+        (tmp_path, "directory"),
+        (tmp_path / "none" / "model", "there is no folder"),
+        (tmp_path / "file" / "model", "directory"),
+        (tmp_path / "kept", "read-only"),
+    ]:
+        for refuses in (check_writable, lambda path: write_atomically(path, b"x")):
+            with pytest.raises(ModelError) as caught:
+                refuses(target)
+            assert str(target) in caught.value.message
+            assert reason in caught.value.message
+            assert caught.value.hint
+    assert (tmp_path / "kept").read_bytes() == b""
