@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stacklstm_cli.data.origins import Origins, actuals, plan_origins
 from stacklstm_cli.data.panel import Columns, Floats, Panel, join_series
-from stacklstm_cli.evaluation.backtest import Backtest, Origins, actuals, backtest, plan_origins
+from stacklstm_cli.evaluation.backtest import Backtest, backtest
 from stacklstm_cli.evaluation.baselines import standard_baselines
 
 
@@ -128,6 +129,12 @@ class TestBacktest:
 
     def test_series_without_scale_are_counted(self, judged: Backtest) -> None:
         assert judged.undefined == 1
+
+    def test_series_of_which_nothing_came_are_not_counted(self) -> None:
+        """A constant series with no actual value is not scored, so it is not left out either."""
+        panel = panel_of([3.0, 3.0, 3.0, np.nan, np.nan, 3.0])
+        origins = plan_origins(np.array([3]), np.array([5]), horizon=2, step=2)
+        assert backtest(standard_baselines(1), panel, origins, 2, (0.5,), 1).undefined == 0
 
     def test_cutoffs_are_positions_on_the_grid(self, judged: Backtest) -> None:
         """Row 6 of series 2, whose first row is at 7, is cut later than row 9 of series 0."""

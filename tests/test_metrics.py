@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from utilsforecast import losses
 
+from stacklstm_cli.evaluation import metrics
 from stacklstm_cli.evaluation.metrics import (
     Interval,
     Scales,
@@ -105,6 +106,13 @@ class TestTwins:
         actual, forecast, series, scales = example()
         slow = slow_metrics(actual.tolist(), forecast.tolist(), QUANTILES, series.tolist(), scales)
         assert evaluated(actual, forecast, series, scales) == pytest.approx(slow, rel=1e-12)
+
+    @pytest.mark.parametrize("points", [1, 7, 50, 210])
+    def test_scoring_in_blocks_changes_nothing(self, points: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        """One origin at a time, several, all: the same figures."""
+        whole = evaluated(*example())
+        monkeypatch.setattr(metrics, "POINTS_AT_ONCE", points)
+        assert evaluated(*example()) == pytest.approx(whole, rel=1e-12)
 
     def test_each_series_equals_the_loops_over_its_own_points(self) -> None:
         """A series' metrics are those of a panel that holds nothing else."""

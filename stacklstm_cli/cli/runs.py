@@ -13,7 +13,7 @@ from stacklstm_cli import STARTED
 from stacklstm_cli.cli.documents import forecast_document, score_document, training_document
 from stacklstm_cli.cli.messages import Messages
 from stacklstm_cli.cli.progress import TrainingProgress
-from stacklstm_cli.cli.report import write_document, write_forecast
+from stacklstm_cli.cli.report import check_output, write_document, write_forecast
 from stacklstm_cli.config import (
     DataConfig,
     EvaluationConfig,
@@ -52,6 +52,7 @@ def train(
 
     device = machine.prepare(runtime)
     check_writable(path)
+    check_output(output)
     panel = read(sources, data, messages)
     plan = resolve(panel, network, training, metrics)
     for line in plan.explained():
@@ -78,6 +79,7 @@ def predict(
 ) -> None:
     """Forecast with a saved model and write the forecasts."""
     device = machine.prepare(runtime)
+    check_output(output)
     saved = checkpoints.load(path)
     panel = read(sources, DataConfig(), messages, saved, path)
     frame = forecast_frame(Forecaster(saved.network(saved.final), device), panel, config)
@@ -95,6 +97,7 @@ def evaluate(
 ) -> None:
     """Score a saved model and write its table."""
     device = machine.prepare(runtime)
+    check_output(output)
     saved = checkpoints.load(path)
     panel = read(sources, DataConfig(), messages, saved, path)
     scored = score(saved, panel, config, metrics, saved.spec.quantiles, device)

@@ -259,7 +259,7 @@ def parse_freq(text: str) -> Step:
     if step is None or step.count <= 0:
         raise UsageError(
             f"--freq {text!r} is no step between rows.",
-            hint="Type a pandas alias such as 15min, h, D, B, W-SUN, MS, ME, QS or YS, or a whole number for numbered rows.",
+            hint="Type a pandas alias such as 15min, h, D, B, W-SUN, MS or YS, or a whole number for counted rows.",
             code="bad_freq",
         )
     return step

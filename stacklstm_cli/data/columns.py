@@ -196,7 +196,8 @@ class _Search:
                 if at not in reserved and self.kinds[at] != "empty":
                     found = _present(self.words[at])[0]
                     raise DataError(
-                        f"Column {self.header[at]!r} holds {found!r}, which is no date and does not count up; expected time stamps such as 2024-03-01.",
+                        f"Column {self.header[at]!r} holds {found!r}, which is no date and does not count up; "
+                        "expected time stamps such as 2024-03-01.",
                         hint="Name the column of time stamps with --time, or write the dates as YYYY-MM-DD.",
                         code="unreadable_time",
                     )
@@ -299,6 +300,7 @@ class _Search:
             if at not in taken and self.kinds[at] == "number" and not self._is_row_number(at)
         ]
         targets = [self.header.index(name) for name in dict.fromkeys(self.config.target)]
+        named_ids = _listed([self.header[at] for at in ids])
         if not targets:
             known = [at for name in TARGET_NAMES for at in self._named(name) if at not in taken]
             # `y` alone may be one of three axes; behind `ds` or an id it is what is forecast.
@@ -309,7 +311,7 @@ class _Search:
             targets = numeric
             if ids and len(numeric) > 1:
                 raise UsageError(
-                    f"Which column is to be forecast? The file has several series (by {_listed([self.header[at] for at in ids])}) "
+                    f"Which column is to be forecast? The file has several series (by {named_ids}) "
                     f"and the numeric columns {_listed([self.header[at] for at in numeric])}.",
                     hint=f"Name one: --target {_quoted(self.header[numeric[-1]])}.",
                     code="which_target",
@@ -323,7 +325,7 @@ class _Search:
         if ids:
             if len(targets) > 1:
                 raise UsageError(
-                    f"--target names {len(targets)} columns in a file with an id column ({_listed([self.header[at] for at in ids])}); expected one.",
+                    f"--target names {len(targets)} columns in a file with an id column ({named_ids}); expected one.",
                     hint=f"Name one: --target {_quoted(self.header[targets[0]])}.",
                     code="which_target",
                 )
@@ -332,7 +334,7 @@ class _Search:
 
 
 def _kind(words: Words) -> Kind:
-    """Numbers, where most cells that hold something are numbers: one bad cell is an error to name, not a text column."""
+    """Numbers, where most cells that hold something are numbers: one bad cell is an error to name, not a text."""
     present = _present(words)
     if not present:
         return "empty"

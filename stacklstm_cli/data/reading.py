@@ -3,56 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import BinaryIO
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from stacklstm_cli.config import DataConfig
 from stacklstm_cli.data.calendar import OffGridError, Step, TimeForm, infer_step, parse_freq
 from stacklstm_cli.data.columns import Found, find_columns
-from stacklstm_cli.data.panel import Columns, Panel
+from stacklstm_cli.data.gridding import Rows, count_of, gridded, in_order, on_grid, shortened
+from stacklstm_cli.data.opening import open_table
+from stacklstm_cli.data.panel import Columns, Ints, Panel
 from stacklstm_cli.data.stamps import StampError, Stamps, Words, find_forms
-from stacklstm_cli.data.table import Table, is_missing, open_table
+from stacklstm_cli.data.table import Table, is_missing
 from stacklstm_cli.errors import DataError, ModelError, UsageError
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
-
 SAMPLE_ROWS = 2000
-MAX_GRID_ROWS = 500_000_000
-"""Eight bytes each: four gigabytes of values."""
-SPARSE_GRID_ROWS = 1_000_000
-"""Larger grids must hold at least one row in `SPARSEST`, or some stamp is wrong."""
-SPARSEST = 500
 MUCH_FULLER = 2.0
 """How many times fewer grid rows settle whether dates are day-first."""
-NAMES_SHOWN = 12
-
-
-@dataclass(frozen=True)
-class _Rows:
-    """The rows of a file that hold something, still in the file's order."""
-
-    table: Table
-    places: Ints
-    """[rows] number of each row in the file."""
-    codes: Ints
-    """[rows] number of each row's series."""
-    keys: tuple[tuple[str, ...], ...]
-    values: tuple[Floats, ...]
-    """For each target column: [rows]."""
-
-    def place(self, row: int) -> str:
-        return self.table.place(int(self.places[row]))
-
-    def name(self, row: int) -> str:
-        """ "series 'a', " for messages; nothing where there is one series only."""
-        key = ", ".join(self.keys[int(self.codes[row])])
-        return f"series {key!r}, " if key else ""
 
 
 def read_panel(
@@ -90,7 +59,8 @@ def _stored_roles(table: Table, stored: Columns) -> Found:
     for name in roles:
         if name not in table.header:
             raise ModelError(
-                f"{table.name}: column {name!r} is missing; the columns are {', '.join(table.header)}. This model was trained on other data.",
+                f"{table.name}: column {name!r} is missing; the columns are {', '.join(table.header)}. "
+                "This model was trained on other data.",
                 hint="Name the model of this data with --model, or give the file the column.",
                 code="columns_differ",
             )
@@ -102,14 +72,14 @@ def _read(table: Table, found: Found, config: DataConfig, stored_step: Step | No
     notes = [*table.notes, *found.notes]
     rows, words = _load(table, columns, notes)
     form, stamps, step = _time(rows, words, columns, config, stored_step, notes)
-    ordinals = _on_grid(rows, stamps, step, config)
-    rows, ordinals = _in_order(rows, ordinals, stamps, form, columns, notes)
-    keys, values, offsets, starts = _gridded(rows, ordinals, columns, form, step, notes)
+    ordinals = on_grid(rows, stamps, step)
+    rows, ordinals = in_order(rows, ordinals, stamps, form, columns, notes)
+    keys, values, offsets, starts = gridded(rows, ordinals, columns, form, step, notes)
     layout = _layout_note(found, step, len(keys))
     return Panel(columns, step, form, keys, values, offsets, starts, sum(table.rows), table.sha256, (layout, *notes))
 
 
-def _load(table: Table, columns: Columns, notes: list[str]) -> tuple[_Rows, Words | None]:
+def _load(table: Table, columns: Columns, notes: list[str]) -> tuple[Rows, Words | None]:
     """The rows that hold something, and their time stamps as text."""
     time = [columns.time] if columns.time is not None else []
     text, numbers = table.columns([*time, *columns.ids], columns.targets)
@@ -130,9 +100,9 @@ def _load(table: Table, columns: Columns, notes: list[str]) -> tuple[_Rows, Word
             infinite += int(wrong.sum())
             values[at] = np.where(wrong, np.nan, value)
     if infinite:
-        notes.append(f"{_count(infinite, 'infinite value')} counted as missing.")
+        notes.append(f"{count_of(infinite, 'infinite value')} counted as missing.")
     codes, keys = _series([text[name] for name in columns.ids], int(filled.sum()))
-    return _Rows(table, np.flatnonzero(filled), codes, keys, tuple(values)), text[
+    return Rows(table, np.flatnonzero(filled), codes, keys, tuple(values)), text[
         columns.time
     ] if columns.time is not None else None
 
@@ -153,7 +123,7 @@ def _series(ids: Sequence[Words], count: int) -> tuple[Ints, tuple[tuple[str, ..
 
 
 def _time(
-    rows: _Rows, words: Words | None, columns: Columns, config: DataConfig, stored_step: Step | None, notes: list[str]
+    rows: Rows, words: Words | None, columns: Columns, config: DataConfig, stored_step: Step | None, notes: list[str]
 ) -> tuple[TimeForm, Stamps, Step]:
     """How time is written, the stamp of each row, and the step between rows."""
     given = parse_freq(config.freq) if config.freq is not None else None
@@ -174,7 +144,8 @@ def _time(
     name = columns.time or ""
     codes, unique = pd.factorize(words)
     distinct: Words = np.asarray(unique, dtype=object)
-    empty = [code for code, word in enumerate(distinct) if is_missing(word)]
+    # The words for missing are short, and there may be millions of stamps.
+    empty = [code for code, word in enumerate(distinct) if len(word) < 6 and is_missing(word)]
     if empty:
         row = int(np.flatnonzero(np.isin(codes, empty))[0])
         raise DataError(
@@ -200,7 +171,7 @@ def _time(
         )
         raise DataError(
             f"{rows.place(row)}, column {name!r}: {words[row]!r} is no time stamp; expected {first}.",
-            hint="Write all time stamps of the column in one form, best as YYYY-MM-DD, or name another column with --time.",
+            hint="Write all time stamps in one form, best as YYYY-MM-DD, or name another column with --time.",
             code="bad_timestamp",
         ) from error
     form, per_word, step = _settle(rows, codes, distinct, forms, given, stored_step, name)
@@ -210,7 +181,7 @@ def _time(
 
 
 def _settle(
-    rows: _Rows,
+    rows: Rows,
     codes: Ints,
     distinct: Words,
     forms: list[tuple[TimeForm, Stamps]],
@@ -237,14 +208,15 @@ def _settle(
         raise failure
     if len(fitting) > 1 and fitting[1][0] < MUCH_FULLER * fitting[0][0]:
         raise DataError(
-            f"{rows.place(0)}, column {name!r}: {distinct[codes[0]]!r} may be day-first or month-first, and both make a regular file.",
+            f"{rows.place(0)}, column {name!r}: {distinct[codes[0]]!r} may be day-first or month-first, "
+            "and both make a regular file.",
             hint="Write the dates as YYYY-MM-DD.",
             code="ambiguous_dates",
         )
     return fitting[0][1:]
 
 
-def _step(rows: _Rows, stamps: Stamps, given: Step | None, stored_step: Step | None, name: str) -> Step:
+def _step(rows: Rows, stamps: Stamps, given: Step | None, stored_step: Step | None, name: str) -> Step:
     """The step of these rows: given, found, or the model's. Raises `OffGridError` and the errors of a user."""
     counted = stamps.dtype.kind != "M"
     if given is not None:
@@ -271,7 +243,8 @@ def _step(rows: _Rows, stamps: Stamps, given: Step | None, stored_step: Step | N
             return _placed(stored_step, ordered)
     if step is None:
         raise DataError(
-            f"{rows.table.name}: {_count(rows.codes.size, 'row')} in {len(rows.keys)} series; a step between rows needs at least 2 rows in one series.",
+            f"{rows.table.name}: {count_of(rows.codes.size, 'row')} in {len(rows.keys)} series; "
+            "a step between rows needs at least 2 rows in one series.",
             hint="Give more rows, or the step with --freq.",
             code="too_few_rows",
         )
@@ -306,33 +279,16 @@ def _is_step_of(stored_step: Step, stamps: Stamps, offsets: Ints) -> bool:
     return not values.size or int(values[np.argmax(counts)]) == 1
 
 
-def _refuse_other_step(step: Step, stored_step: Step | None, rows: _Rows) -> None:
+def _refuse_other_step(step: Step, stored_step: Step | None, rows: Rows) -> None:
     if stored_step is not None and step != stored_step:
         raise ModelError(
-            f"{rows.table.name}: the rows are {step.label} apart; the model was trained on a step of {stored_step.label}.",
+            f"{rows.table.name}: the rows are {step.label} apart; the model was trained on {stored_step.label}.",
             hint="Name the model of this data with --model, or train one.",
             code="step_differs",
         )
 
 
-def _on_grid(rows: _Rows, stamps: Stamps, step: Step, config: DataConfig) -> Ints:
-    """[rows] position of each row; the last word on whether all rows lie on the grid."""
-    ordinals = step.ordinals(stamps)
-    low, high = int(ordinals.min()), int(ordinals.max())
-    size = high - low + 1
-    if size > MAX_GRID_ROWS or (size > SPARSE_GRID_ROWS and size > SPARSEST * ordinals.size):
-        middle = np.median(ordinals)
-        row = int(np.argmax(np.abs(ordinals - middle)))
-        raise DataError(
-            f"{rows.place(row)}: this time stamp is far from all others; from the first to the last there would be "
-            f"{size:,} rows of {step.label}, and the file has {ordinals.size:,}.",
-            hint="Mend the time stamp, or give the true step with --freq.",
-            code="far_timestamp",
-        )
-    return ordinals
-
-
-def _off_grid(rows: _Rows, stamps: Stamps, row: int, step: Step, given: Step | None, form: TimeForm) -> DataError:
+def _off_grid(rows: Rows, stamps: Stamps, row: int, step: Step, given: Step | None, form: TimeForm) -> DataError:
     """The error for a row that is not a whole number of steps from the others; names it and its neighbour."""
     mates = np.flatnonzero(rows.codes == rows.codes[row])
     mates = mates[np.argsort(stamps[mates], kind="stable")]
@@ -356,125 +312,19 @@ def _off_grid(rows: _Rows, stamps: Stamps, row: int, step: Step, given: Step | N
     )
 
 
-# --- rows onto the grid ---
-
-
-def _in_order(
-    rows: _Rows, ordinals: Ints, stamps: Stamps, form: TimeForm, columns: Columns, notes: list[str]
-) -> tuple[_Rows, Ints]:
-    """Rows sorted by series and time, identical repeats dropped. Raises `DataError` for other repeats."""
-    rises = np.diff(ordinals)
-    within = rows.codes[1:] == rows.codes[:-1]
-    if (np.diff(rows.codes) < 0).any() or (rises[within] < 0).any():
-        # A file sorted by time alone is in order, too.
-        by_time = np.lexsort((np.arange(ordinals.size), ordinals, rows.codes))
-        same = rows.codes[by_time][1:] == rows.codes[by_time][:-1]
-        if (np.diff(by_time)[same] < 0).any():
-            notes.append("The rows were not in time order; sorted.")
-        rows = _Rows(
-            rows.table,
-            rows.places[by_time],
-            rows.codes[by_time],
-            rows.keys,
-            tuple(value[by_time] for value in rows.values),
-        )
-        ordinals, stamps = ordinals[by_time], stamps[by_time]
-    repeated = np.zeros(ordinals.size, dtype=bool)
-    repeated[1:] = (np.diff(ordinals) == 0) & (np.diff(rows.codes) == 0)
-    if not repeated.any():
-        return rows, ordinals
-    for name, value in zip(columns.targets, rows.values, strict=True):
-        other = np.zeros(ordinals.size, dtype=bool)
-        other[1:] = ~((value[1:] == value[:-1]) | (np.isnan(value[1:]) & np.isnan(value[:-1])))
-        wrong = repeated & other
-        if wrong.any():
-            row = int(np.argmax(wrong))
-            stamp = form.texts(stamps[row : row + 1])[0]
-            first, second = value[row - 1 : row + 1].tolist()
-            raise DataError(
-                f"{rows.table.places(int(rows.places[row - 1]), int(rows.places[row]))}: {rows.name(row)}time {stamp} stands twice, "
-                f"with {name!r} {first:g} and {second:g}; expected one row for each time ({_count(int(wrong.sum()), 'such row')}).",
-                hint="Take out the wrong rows; if the file holds several series, name their column with --id.",
-                code="duplicate_timestamps",
-            )
-    notes.append(f"{_count(int(repeated.sum()), 'repeated row')} dropped.")
-    keep = ~repeated
-    return _Rows(
-        rows.table, rows.places[keep], rows.codes[keep], rows.keys, tuple(value[keep] for value in rows.values)
-    ), ordinals[keep]
-
-
-def _gridded(
-    rows: _Rows, ordinals: Ints, columns: Columns, form: TimeForm, step: Step, notes: list[str]
-) -> tuple[tuple[tuple[str, ...], ...], Floats, Ints, Ints]:
-    """Keys, values, offsets and starts of the series, each from its first to its last value, gaps NaN."""
-    keys: list[tuple[str, ...]] = []
-    pieces: list[Floats] = []
-    lengths: list[Ints] = []
-    starts: list[Ints] = []
-    empty: list[str] = []
-    absent = 0
-    for name, value in zip(columns.targets, rows.values, strict=True):
-        names = [(name,)] if columns.layout == "wide" else rows.keys
-        seen = np.flatnonzero(~np.isnan(value))
-        series = rows.codes[seen]
-        borders = np.flatnonzero(np.diff(series, prepend=-1))
-        first, last = seen[borders], seen[np.append(borders[1:], seen.size) - 1] if seen.size else seen
-        start, length = ordinals[first], ordinals[last] - ordinals[first] + 1
-        total = int(length.sum())
-        if total > MAX_GRID_ROWS:
-            raise DataError(
-                f"{rows.table.name}: at a step of {step.label} the series would have {total:,} rows together; at most {MAX_GRID_ROWS:,} are read.",
-                hint="Give the true step with --freq, or fewer series.",
-                code="too_many_rows",
-            )
-        filled = np.full(total, np.nan)
-        begin = np.cumsum(length) - length
-        nth = np.cumsum(np.diff(series, prepend=-1) != 0) - 1
-        filled[begin[nth] + ordinals[seen] - start[nth]] = value[seen]
-        absent += total - int((last - first + 1).sum())
-        present = set(series[borders].tolist())
-        empty += [", ".join(key) or name for code, key in enumerate(names) if code not in present]
-        keys += [names[code] for code in series[borders].tolist()]
-        pieces.append(filled)
-        lengths.append(length)
-        starts.append(start)
-    if not keys:
-        raise DataError(
-            f"{rows.table.name}: no value in {', '.join(columns.targets)}; every cell is empty.",
-            hint="Name the column to forecast with --target.",
-            code="no_values",
-        )
-    if empty:
-        notes.append(f"{len(empty)} series without any value left out: {_shortened(empty)}.")
-    if absent:
-        notes.append(f"{_count(absent, 'missing time stamp')} read as gaps.")
-    offsets = np.concatenate([[0], np.cumsum(np.concatenate(lengths))]).astype(np.int64)
-    return tuple(keys), np.concatenate(pieces), offsets, np.concatenate(starts).astype(np.int64)
-
-
 def _layout_note(found: Found, step: Step, count: int) -> str:
     """One line: what the file was understood to be."""
     columns = found.columns
     time = f"time {columns.time!r} ({step.label})" if columns.time is not None else "rows in steps"
     if columns.layout == "long":
-        what = f"long file: {count} series by {' and '.join(map(repr, columns.ids))}, {time}, target {columns.targets[0]!r}"
+        by = " and ".join(map(repr, columns.ids))
+        what = f"long file: {count} series by {by}, {time}, target {columns.targets[0]!r}"
     elif columns.layout == "wide":
-        what = f"wide file: {count} series ({_shortened(columns.targets)}), {time}"
+        what = f"wide file: {count} series ({shortened(columns.targets)}), {time}"
     else:
         what = f"one series: {time}, target {columns.targets[0]!r}"
     return what + (
-        f"; ignored: {_shortened([name or 'a column without a name' for name in found.ignored])}"
+        f"; ignored: {shortened([name or 'a column without a name' for name in found.ignored])}"
         if found.ignored
         else ""
     )
-
-
-def _shortened(names: Sequence[str]) -> str:
-    return ", ".join(names[:NAMES_SHOWN]) + (
-        f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
-    )
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"

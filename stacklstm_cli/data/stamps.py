@@ -293,11 +293,12 @@ class TimeForm:
         hour, minute, second = seconds // 3600, seconds // 60 % 60, seconds % 60
         width, hour_width = 1 + self.padded, 1 + self.padded_hour
         fraction = f".{micros:06d}000"[: self.fraction + 1] if self.fraction else ""
+        half = "AM" if hour < 12 else "PM"
         fields = {
             "%Y": f"{year:04d}", "%y": f"{year % 100:02d}", "%m": f"{month:0{width}d}", "%d": f"{day:0{width}d}",
             "%q": str((month + 2) // 3), "%b": self._cased(MONTHS[month - 1][:3]), "%B": self._cased(MONTHS[month - 1]),
             "%H": f"{hour:0{hour_width}d}", "%I": f"{(hour + 11) % 12 + 1:0{hour_width}d}", "%M": f"{minute:02d}",
-            "%S": f"{second:02d}{fraction}", "%p": ("am" if hour < 12 else "pm") if self.letters == "lower" else ("AM" if hour < 12 else "PM"),
+            "%S": f"{second:02d}{fraction}", "%p": half.lower() if self.letters == "lower" else half,
         }  # fmt: skip
         return re.sub("%[A-Za-z]", lambda match: fields[match[0]], self.format) + self.zone
 
@@ -317,8 +318,8 @@ class TimeForm:
             if numbers is None:
                 raise UsageError(f"{text!r} is no time stamp of this file; expected a whole number.", code="bad_stamp")
             return int(numbers[0])
-        for format in (self.format, *SHORT_FORMATS):
-            parsed = _parse(word, format)
+        for pattern in (self.format, *SHORT_FORMATS):
+            parsed = _parse(word, pattern)
             if parsed.bad[0]:
                 continue
             zoned = bool(parsed.matches[0]["zone"])
@@ -326,7 +327,7 @@ class TimeForm:
                 break
             ahead = 0 if self.local else int(parsed.offset[0]) if zoned else zone_offset(self.zone)
             instant = np.int64(int(parsed.local[0]) - ahead).astype("datetime64[us]")
-            return instant + _span(format, instant) - np.timedelta64(1, "us") if end else instant
+            return instant + _span(pattern, instant) - np.timedelta64(1, "us") if end else instant
         example = self.texts(np.asarray(["2024-03-01"], dtype="datetime64[us]"))[0]
         raise UsageError(
             f"{text!r} is no time stamp; expected the form of the file, such as {example}, or 2024-03-01 or 2024-03.",
@@ -389,12 +390,12 @@ def find_forms(words: Words, *, years: bool = False) -> list[tuple[TimeForm, Sta
     formats = _possible_formats(words[0]) if numbers is None else ["%Y%m%d", "%Y%m", *(["%Y"] if years else [])]
     found: list[tuple[TimeForm, Stamps]] = []
     failures: list[npt.NDArray[np.bool_]] = []
-    for format in formats:
-        parsed = _parse(words, format)
+    for pattern in formats:
+        parsed = _parse(words, pattern)
         if parsed.bad.any():
             failures.append(parsed.bad)
             continue
-        form = _form(format, parsed, str(words[-1]))
+        form = _form(pattern, parsed, str(words[-1]))
         stamps = (parsed.local if form.local else parsed.local - parsed.offset).astype("datetime64[us]")
         if not any(np.array_equal(stamps, other) for _, other in found):
             found.append((form, stamps))
@@ -410,7 +411,7 @@ def find_forms(words: Words, *, years: bool = False) -> list[tuple[TimeForm, Sta
 
 def _possible_formats(word: str) -> list[str]:
     shape = re.sub(r"[0-9]", "9", word)
-    return [format for format in FORMATS if _expression(format).fullmatch(shape)]
+    return [pattern for pattern in FORMATS if _expression(pattern).fullmatch(shape)]
 
 
 def _form(format: str, parsed: _Parsed, last_word: str) -> TimeForm:
@@ -446,5 +447,5 @@ def looks_like_time(words: Sequence[str]) -> bool:
     if not column.size:
         return False
     if parse_integers(column) is not None:
-        return any(not _parse(column, format).bad.any() for format in ("%Y%m%d", "%Y%m"))
-    return any(2 * int(_parse(column, format).bad.sum()) <= column.size for format in _possible_formats(column[0]))
+        return any(not _parse(column, pattern).bad.any() for pattern in ("%Y%m%d", "%Y%m"))
+    return any(2 * int(_parse(column, pattern).bad.sum()) <= column.size for pattern in _possible_formats(column[0]))

@@ -1,4 +1,4 @@
-"""Files as tables: bytes, compression, encoding, delimiter, and columns of text or numbers.
+"""Tables: columns of text or numbers out of opened files.
 
 A table knows the place of each row ("data.csv, line 12") for messages, and reads only the columns
 it is asked for.
@@ -7,21 +7,17 @@ it is asked for.
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import re
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from stacklstm_cli.data.stamps import Words
 from stacklstm_cli.errors import DataError
@@ -30,12 +26,8 @@ Floats = npt.NDArray[np.float64]
 
 NA_WORDS = frozenset(("", "na", "n/a", "nan", "null", "none", "-", "?", "."))
 """Cells without a value, in any case."""
-DELIMITERS = (",", ";", "\t", "|")
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?inf(inity)?", re.IGNORECASE)
 COMMA_NUMBER = re.compile(r"[+-]?\d*,?\d+(e[+-]?\d+)?", re.IGNORECASE)
-COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd", ".xz": "xz"}
-MAGIC = {b"\x1f\x8b": "gzip", b"BZh": "bz2", b"\x28\xb5\x2f\xfd": "zstd", b"\xfd7zXZ\x00": "xz"}
-SNIFFED_LINES = 50
 # The C parser knows these spellings; rarer ones (nAn) are met in `numbers_of`.
 NA_SPELLINGS = sorted(
     {form for word in NA_WORDS for form in (word, word.upper(), word.title(), word.capitalize())} | {"NaN"}
@@ -170,6 +162,8 @@ class CsvSource:
                 float_precision="round_trip",
                 encoding="utf-8",
                 engine="c",
+                # In chunks, pandas would look for the guard row in each.
+                low_memory=False,
             )
         except pd.errors.ParserError as error:
             raise DataError(
@@ -177,7 +171,8 @@ class CsvSource:
                 hint="Look for a quotation mark that is opened and never closed.",
                 code="broken_csv",
             ) from error
-        return frame.iloc[1:].reset_index(drop=True)
+        rows: pd.DataFrame = frame.iloc[1:].reset_index(drop=True)
+        return rows
 
     def place(self, row: int) -> str:
         return f"{self.name}, line {self.first_line + self._lines_before(row)}"
@@ -210,9 +205,9 @@ class ParquetSource:
 
     def sample(self, limit: int | None) -> pd.DataFrame:
         table = self.table if limit is None else self.table.slice(0, limit)
-        return pd.DataFrame(
-            {index: _arrow_words(table.column(index)) for index in range(table.num_columns)}, dtype=object
-        )
+        words = {index: _arrow_words(table.column(index)) for index in range(table.num_columns)}
+        frame: pd.DataFrame = pd.DataFrame(words, dtype=object)
+        return frame
 
     def columns(self, text: Sequence[int], numbers: Sequence[int]) -> dict[int, Any]:
         found: dict[int, Any] = {index: _arrow_words(self.table.column(index)) for index in text}
@@ -340,7 +335,8 @@ class Table:
         if part != other_part:
             return f"{self.place(first)} and {self.place(second)}"
         word = self.sources[part].place(one).rsplit(" ", 2)[1]
-        return f"{self.sources[part].name}, {word}s {_last(self.sources[part].place(one))} and {_last(self.sources[part].place(other))}"
+        source = self.sources[part]
+        return f"{source.name}, {word}s {_last(source.place(one))} and {_last(source.place(other))}"
 
     def _locate(self, row: int) -> tuple[int, int]:
         for part, rows in enumerate(self.rows):
@@ -352,169 +348,3 @@ class Table:
 
 def _last(place: str) -> str:
     return place.rsplit(" ", 1)[1]
-
-
-def open_table(sources: Sequence[str], stdin: BinaryIO | None = None) -> Table:
-    """Read files ("-" is standard input) and their headers. Raises `DataError` naming the path."""
-    digest = hashlib.sha256()
-    opened: list[Source] = []
-    for path in sources:
-        raw = _raw_bytes(path, stdin)
-        digest.update(raw)
-        opened.append(_source("standard input" if path == "-" else path, path, raw))
-    first = opened[0]
-    orders = []
-    for other in opened:
-        if sorted(other.header) != sorted(first.header):
-            missing = [name for name in first.header if name not in other.header]
-            more = [name for name in other.header if name not in first.header]
-            raise DataError(
-                f"{other.name}: its columns are not those of {first.name}"
-                + (f"; missing: {', '.join(missing)}" if missing else "")
-                + (f"; only here: {', '.join(more)}" if more else "")
-                + ".",
-                hint="Files given together must have the same columns.",
-                code="columns_differ",
-            )
-        same = other.header == first.header
-        orders.append(
-            tuple(range(len(first.header))) if same else tuple(other.header.index(name) for name in first.header)
-        )
-    return Table(tuple(opened), tuple(orders), digest.hexdigest())
-
-
-def _raw_bytes(path: str, stdin: BinaryIO | None) -> bytes:
-    if path == "-":
-        return (stdin or sys.stdin.buffer).read()
-    try:
-        return Path(path).read_bytes()
-    except FileNotFoundError:
-        reason, code = "there is no such file", "file_missing"
-    except IsADirectoryError:
-        reason, code = "it is a directory, expected a file", "file_unreadable"
-    except PermissionError:
-        # Windows refuses to open a directory with this one.
-        directory = Path(path).is_dir()
-        reason, code = "it is a directory, expected a file" if directory else "it may not be read", "file_unreadable"
-    except (OSError, ValueError) as error:
-        reason, code = getattr(error, "strerror", None) or str(error), "file_unreadable"
-    raise DataError(f"{path}: {reason}.", hint="Check the path of DATA.", code=code)
-
-
-def _source(name: str, path: str, raw: bytes) -> Source:
-    suffix = Path(path).suffix.lower()
-    if suffix == ".parquet" or raw.startswith(b"PAR1"):
-        try:
-            return ParquetSource(name, _checked_rows(name, pq.read_table(io.BytesIO(raw))))
-        except pa.ArrowException as error:
-            raise DataError(
-                f"{name}: no readable Parquet file ({error}).", hint="Write the file again.", code="file_damaged"
-            ) from error
-    method = COMPRESSIONS.get(suffix) or next(
-        (method for magic, method in MAGIC.items() if raw.startswith(magic)), None
-    )
-    if method and raw:
-        raw = _decompressed(name, raw, method)
-    if raw.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):
-        raise DataError(f"{name}: an Excel or zip file, expected text.", hint="Save the table as CSV.", code="not_text")
-    return _csv_source(name, *_decoded(name, raw))
-
-
-def _checked_rows(name: str, table: pa.Table) -> pa.Table:
-    if table.num_rows == 0 or table.num_columns == 0:
-        raise DataError(f"{name}: the file holds no rows.", hint="Check how the file was written.", code="no_rows")
-    return table
-
-
-def _decompressed(name: str, raw: bytes, method: str) -> bytes:
-    try:
-        if method == "xz":
-            import lzma
-
-            return lzma.decompress(raw)
-        return bytes(pa.CompressedInputStream(pa.BufferReader(raw), method).read())
-    except Exception as error:
-        # Each library has its own exceptions for damaged data; all mean the same here.
-        raise DataError(
-            f"{name}: the compressed file is damaged or cut short ({error}).",
-            hint="Copy or write it again.",
-            code="file_damaged",
-        ) from error
-
-
-def _decoded(name: str, raw: bytes) -> tuple[str, tuple[str, ...]]:
-    """The text of a file, and what had to be guessed to read it."""
-    if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
-        encodings = ["utf-16"]
-    elif b"\0" in raw[:10_000]:
-        encodings = []
-    else:
-        encodings = ["utf-8-sig", "cp1252"]
-    for encoding in encodings:
-        try:
-            text = raw.decode(encoding)
-        except UnicodeDecodeError:
-            continue
-        return text, (f"{name}: not UTF-8; read as Windows-1252.",) if encoding == "cp1252" else ()
-    raise DataError(
-        f"{name}: no text that can be read; expected a CSV file in UTF-8.",
-        hint="Save the file as CSV in UTF-8.",
-        code="not_text",
-    )
-
-
-def _csv_source(name: str, text: str, notes: tuple[str, ...]) -> CsvSource:
-    if not text.strip():
-        raise DataError(f"{name}: the file is empty.", hint="Expected a header line and rows of data.", code="no_rows")
-    delimiter = _delimiter(text)
-    lines = io.StringIO(text, newline="")
-    reader = csv.reader(iter(lines.readline, ""), delimiter=delimiter, skipinitialspace=True)
-    header: list[str] = []
-    try:
-        while not any(cell.strip() for cell in header):
-            header = next(reader)
-    except csv.Error as error:
-        raise DataError(
-            f"{name}: the header cannot be read ({error}).", hint="Check the first line.", code="broken_csv"
-        ) from error
-    body = text[lines.tell() :]
-    if not body.strip():
-        raise DataError(
-            f"{name}: the file has a header but no rows.",
-            hint="Expected rows of data below the header.",
-            code="no_rows",
-        )
-    guarded = delimiter * len(header) + "\n" + body
-    source = CsvSource(
-        name, tuple(cell.strip() for cell in header), guarded.encode(), delimiter, reader.line_num + 1, notes=notes
-    )
-    if delimiter != "," and _has_decimal_comma(source.sample(2000)):
-        source.decimal = ","
-    return source
-
-
-def _delimiter(text: str) -> str:
-    """The delimiter that parts the first lines into the same number of fields, more than one."""
-    lines = [line for line in io.StringIO(text[:200_000], newline="") if line.strip()][:SNIFFED_LINES]
-    best, best_score = ",", (0.0, 0)
-    for delimiter in DELIMITERS:
-        try:
-            widths = [len(row) for row in csv.reader(lines, delimiter=delimiter) if row]
-        except csv.Error:
-            continue
-        score = (sum(width == widths[0] for width in widths) / len(widths), widths[0])
-        if widths[0] > 1 and score > best_score:
-            best, best_score = delimiter, score
-    return best
-
-
-def _has_decimal_comma(sample: pd.DataFrame) -> bool:
-    """Whether numbers such as 3,14 are found in some column, and none such as 3.14 in any."""
-    found = False
-    for column in sample:
-        for word in pd.unique(sample[column]):
-            cell = word.strip()
-            if "." in cell and NUMBER.fullmatch(cell) and cell not in NA_WORDS:
-                return False
-            found = found or ("," in cell and COMMA_NUMBER.fullmatch(cell) is not None)
-    return found

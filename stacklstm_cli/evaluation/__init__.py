@@ -1,4 +1,5 @@
-"""Numbers become a judgement: metrics, baselines, and the backtest that scores every predictor alike.
+"""Numbers become a judgement: metrics, baselines, the backtest that scores every predictor alike, and which rows
+of a file a saved model may be scored on.
 
-May import `errors`, `config` and `data`; knows neither the network nor its training.
+May import `errors`, `config`, `data` and `model`; knows nothing of training. Only `scoring` needs the network.
 """

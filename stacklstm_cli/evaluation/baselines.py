@@ -21,8 +21,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from stacklstm_cli.data.origins import Origins
 from stacklstm_cli.data.panel import Floats, Ints, Panel
-from stacklstm_cli.evaluation.backtest import Origins, Predictor
+from stacklstm_cli.evaluation.backtest import Predictor
 
 
 def standard_baselines(seasonality: int) -> dict[str, Predictor]:

@@ -14,7 +14,9 @@ for all of them pooled).
 
 from __future__ import annotations
 
+import functools
 import math
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -22,6 +24,9 @@ from typing import NamedTuple
 import numpy as np
 
 from stacklstm_cli.data.panel import Floats, Ints
+
+POINTS_AT_ONCE = 50_000
+"""Scored in one go: 0.4 MB an array, which is 3 to 5 times as fast as arrays of millions."""
 
 
 class Interval(NamedTuple):
@@ -116,6 +121,11 @@ class Sums:
         arrays = {name: value.sum(axis=0, keepdims=True) for name, value in vars(self).items() if name != "quantiles"}
         return Sums(quantiles=self.quantiles, **arrays)
 
+    def __add__(self, other: Sums) -> Sums:
+        """The sums over the points of both; the groups are the same."""
+        arrays = {name: value + vars(other)[name] for name, value in vars(self).items() if name != "quantiles"}
+        return Sums(quantiles=self.quantiles, **arrays)
+
 
 def sum_errors(actual: Floats, forecast: Floats, quantiles: Sequence[float], series: Ints, n_series: int) -> Sums:
     """The `Sums` of each series.
@@ -127,6 +137,19 @@ def sum_errors(actual: Floats, forecast: Floats, quantiles: Sequence[float], ser
     quantiles = tuple(quantiles)
     if 0.5 not in quantiles:
         raise ValueError(f"quantiles are {quantiles}; expected 0.5 among them: it is the point forecast")
+    block = max(1, POINTS_AT_ONCE // actual.shape[1])  # origins
+    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is reported as undefined
+        return functools.reduce(
+            operator.add,
+            (
+                _sum_block(actual[part], forecast[part], quantiles, series[part], n_series)
+                for part in (slice(begin, begin + block) for begin in range(0, max(len(actual), 1), block))
+            ),
+        )
+
+
+def _sum_block(actual: Floats, forecast: Floats, quantiles: tuple[float, ...], series: Ints, n_series: int) -> Sums:
+    """`sum_errors` of a few origins, whose arrays fit the processor's cache."""
     scored = ~np.isnan(actual)
     y = np.where(scored, actual, 0.0)
 
@@ -138,34 +161,33 @@ def sum_errors(actual: Floats, forecast: Floats, quantiles: Sequence[float], ser
         """[N] each -> [N, number of them]"""
         return np.stack(columns, axis=1) if columns else np.empty((n_series, 0))
 
-    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is reported as undefined
-        f = np.where(scored, forecast[:, :, quantiles.index(0.5)], 0.0)
-        error, magnitude = f - y, np.abs(y)
-        distance, size = np.abs(error), magnitude + np.abs(f)
-        relative = np.divide(distance, size, out=np.zeros_like(size), where=size != 0)
-        pinball, inside, width, penalty = [], [], [], []
-        for index, quantile in enumerate(quantiles):
-            shortfall = np.where(scored, y - forecast[:, :, index], 0.0)
-            pinball.append(summed(np.maximum(quantile * shortfall, (quantile - 1) * shortfall)))
-        for interval in central_intervals(quantiles):
-            lower, upper = forecast[:, :, interval.lower], forecast[:, :, interval.upper]
-            miss = np.where(scored, np.maximum(lower - y, 0) + np.maximum(y - upper, 0), 0.0)
-            inside.append(summed((miss == 0) & scored))
-            width.append(summed(np.where(scored, upper - lower, 0.0)))
-            penalty.append(summed(miss) / quantiles[interval.lower])
-        return Sums(
-            quantiles=quantiles,
-            points=summed(scored),
-            magnitude=summed(magnitude),
-            signed=summed(error),
-            absolute=summed(distance),
-            squared=summed(error**2),
-            relative=summed(relative),
-            pinball=stacked(pinball),
-            inside=stacked(inside),
-            width=stacked(width),
-            penalty=stacked(penalty),
-        )
+    f = np.where(scored, forecast[:, :, quantiles.index(0.5)], 0.0)
+    error, magnitude = f - y, np.abs(y)
+    distance, size = np.abs(error), magnitude + np.abs(f)
+    relative = np.divide(distance, size, out=np.zeros_like(size), where=size != 0)
+    pinball, inside, width, penalty = [], [], [], []
+    for index, quantile in enumerate(quantiles):
+        shortfall = np.where(scored, y - forecast[:, :, index], 0.0)
+        pinball.append(summed(np.maximum(quantile * shortfall, (quantile - 1) * shortfall)))
+    for interval in central_intervals(quantiles):
+        lower, upper = forecast[:, :, interval.lower], forecast[:, :, interval.upper]
+        miss = np.where(scored, np.maximum(lower - y, 0) + np.maximum(y - upper, 0), 0.0)
+        inside.append(summed((miss == 0) & scored))
+        width.append(summed(np.where(scored, upper - lower, 0.0)))
+        penalty.append(summed(miss) / quantiles[interval.lower])
+    return Sums(
+        quantiles=quantiles,
+        points=summed(scored),
+        magnitude=summed(magnitude),
+        signed=summed(error),
+        absolute=summed(distance),
+        squared=summed(error**2),
+        relative=summed(relative),
+        pinball=stacked(pinball),
+        inside=stacked(inside),
+        width=stacked(width),
+        penalty=stacked(penalty),
+    )
 
 
 def mae(sums: Sums) -> Floats:

@@ -124,14 +124,15 @@ def card(path: Path) -> dict[str, Any]:
     """What `inspect` shows: the document without its long lists, by sections. Raises `ModelError`."""
     document = read_document(path)
     try:
-        series, network, columns = document["series"], document["network"], document["columns"]
+        columns = document["columns"]
+        series = [", ".join(key) for key in document["series"] if key] or columns["targets"]
         training = {key: value for key, value in document["training"].items() if key != "history"}
         return {
             "model": {"path": str(path), "id": document["digest"][:12], "format": document["format"]},
-            "network": network,
+            "network": document["network"],
             "data": document["data"] | {"seasonality": document["seasonality"]},
             "columns": columns,
-            "series": {"count": len(series), "names": [", ".join(key) for key in series[:SERIES_SHOWN]]},
+            "series": {"count": len(series), "names": series[:SERIES_SHOWN]},
             "training": training,
             "holdout": document["backtest"] or "nothing was judged",
             "metrics": document["metrics"],

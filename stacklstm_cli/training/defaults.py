@@ -18,6 +18,8 @@ from stacklstm_cli.training.loop import Schedule
 from stacklstm_cli.training.parts import Parts, cut_parts
 
 MEDIAN = 0.5
+LEAST_WINDOWS = 8
+"""Fewer training windows than this teach nothing that would hold on the next one."""
 
 
 @dataclass(frozen=True)
@@ -87,24 +89,24 @@ def resolve(panel: Panel, model: ModelConfig, training: TrainingConfig, metrics:
         horizon=horizon,
         quantiles=tuple(sorted({*model.quantiles, MEDIAN})),
         location_length=min(seasonality, context),
-        scale_length=context,
+        scale_length=min(7 * seasonality, context) if seasonality > 1 else context,
     )
     batch_size = training.batch_size or (32, 128, 256)[size]
     windows = max(int(np.maximum(lengths - context - horizon + 1, 1).sum()), 1)
     schedule = Schedule(
         batch_size=batch_size,
-        learning_rate=training.learning_rate or (2e-3, 1e-3, 1e-3)[size],
+        learning_rate=training.learning_rate or (2e-3, 2e-3, 3e-3)[size],
         weight_decay=0.01 if training.weight_decay is None else training.weight_decay,
         grad_clip=training.grad_clip,
-        max_steps=max(1, math.ceil(training.epochs * windows / batch_size)) if training.epochs else (300, 600, 900)[size],
-        check_every=(20, 30, 50)[size],
-        patience=training.patience or (6, 6, 5)[size],
+        max_steps=max(1, math.ceil(training.epochs * windows / batch_size)) if training.epochs else (300, 600, 1200)[size],
+        check_every=(20, 30, 40)[size],
+        patience=training.patience or 6,
         warmup=20,
         average=0.99,
-        skip_rate=0.1,
+        skip_rate=0.5,
         validation_windows=4096,
     )
-    parts = cut_parts(lengths, horizon, least_train=min(context, 2 * seasonality) + horizon, holdout=training.holdout)
+    parts = cut_parts(lengths, horizon, least_train=min(context, 2 * seasonality) + horizon + LEAST_WINDOWS - 1, holdout=training.holdout)
     return Plan(spec, schedule, parts, training, seasonality, start_strength=1.0, unvalidated_steps=100)
 
 

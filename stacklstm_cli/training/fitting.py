@@ -22,7 +22,7 @@ from stacklstm_cli.model.checkpoint import Checkpoint
 from stacklstm_cli.model.forecaster import Forecaster
 from stacklstm_cli.model.network import StackedRNN
 from stacklstm_cli.model.windows import Windows
-from stacklstm_cli.training.defaults import Plan
+from stacklstm_cli.training.defaults import LEAST_WINDOWS, Plan
 from stacklstm_cli.training.lessons import Lessons, lesson_origins, series_weights
 from stacklstm_cli.training.loop import Fit, OnEvent, fit
 from stacklstm_cli.training.runtime import Clock
@@ -121,7 +121,7 @@ class Trainer:
         """Every training window in the first `ends[i]` rows of each series."""
         plan = self.plan
         origins = lesson_origins(self.panel, plan.least_context(ends), ends, plan.spec.horizon)
-        if not len(origins):
+        if len(origins) < LEAST_WINDOWS:
             raise self.too_short()
         return Lessons(self.windows, origins, series_weights(self.panel, ends, plan.seasonality))
 
@@ -188,10 +188,10 @@ class Trainer:
         longest = int(lengths.argmax())
         kept = int(lengths[longest] - parts.train[longest])
         least = int(self.plan.least_context(parts.train)[longest])
-        needed = least + spec.horizon + kept
+        needed = least + spec.horizon + LEAST_WINDOWS - 1 + kept
         return DataError(
             f"The longest series ({self.panel.name(longest)}) has {lengths[longest]} rows; training needs at least "
-            f"{needed}: {least} of context + {spec.horizon} of horizon"
+            f"{needed}: {least} of context + {spec.horizon} of horizon + {LEAST_WINDOWS - 1} for more windows"
             + (f" + {kept} kept to choose and judge." if kept else "."),
             hint="Give more rows, or a shorter --horizon or --context-length.",
             code="too_few_rows",
@@ -227,11 +227,10 @@ def describe(panel: Panel) -> dict[str, Any]:
 
 
 def describe_backtest(judgement: Backtest) -> dict[str, Any]:
-    """Which origins were scored, for the JSON envelope and the model file."""
+    """Which origins were scored, for the JSON envelope and the model file; `origins` is per series, at most."""
     stamps = judgement.panel.stamps([judgement.first_cutoff or 0, judgement.last_cutoff or 0])
     return {
-        "origins": len(np.unique(judgement.cutoffs)),
-        "forecasts": len(judgement.origins),
+        "origins": int(np.bincount(judgement.origins.series).max()),
         "series": len(np.unique(judgement.origins.series)),
         "horizon": judgement.horizon,
         "first_cutoff": stamps[0],

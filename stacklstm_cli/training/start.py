@@ -1,6 +1,6 @@
 """Where training starts: a linear forecast solved in closed form.
 
-The linear skip starts as the seasonal naive forecast, moved towards the least-squares forecast as far as
+The linear skip starts as the mean of the last two seasons, moved towards the least-squares forecast as far as
 validation says (ridge regression shrunk towards a forecast instead of towards zero: Hoerl & Kennard 1970).
 So the first step of training already stands where a linear model ends.
 
@@ -24,6 +24,8 @@ MOST_WINDOWS = 20_000
 MOST_JUDGED = 4096
 """Windows that choose the strength and give the quantiles of the residuals."""
 CHUNK = 2048
+SEASONS = 2
+"""Seasons averaged by the forecast that a strong ridge shrinks to: half the noise of the seasonal naive one."""
 LARGEST_RESIDUAL = 10.0
 """In deviations of the window; larger ones are clipped, as least squares knows no outliers."""
 STRENGTHS = tuple(10.0 ** (power / 2) for power in range(-10, 6))
@@ -35,7 +37,7 @@ class Start:
     """A linear forecast to begin from."""
 
     strength: float | None
-    """Ridge strength; None is the seasonal naive forecast itself."""
+    """Ridge strength; None is the mean of the last two seasons itself."""
     skip: Tensor
     """[L, H] weights on the normalised context."""
     bias: Tensor
@@ -92,7 +94,7 @@ def start_with(lessons: Lessons, strength: float | None, season: int) -> Start:
 def solve(lessons: Lessons, season: int) -> Path:
     """Second moments of the windows, weighted so that a squared error counts in the units of the loss."""
     spec = lessons.windows.spec
-    naive = seasonal_naive_skip(spec.context_length, spec.horizon, season).to(lessons.windows.device)  # [L, H]
+    naive = seasonal_skip(spec.context_length, spec.horizon, season).to(lessons.windows.device)  # [L, H]
     gram = naive.new_zeros(spec.context_length, spec.context_length)  # [L, L]
     cross = torch.zeros_like(naive)  # [L, H]
     for lesson in chunks(lessons.thinned(MOST_WINDOWS)):
@@ -105,12 +107,14 @@ def solve(lessons: Lessons, season: int) -> Path:
     return Path(naive, eigenvalues.clamp(min=0), eigenvectors, eigenvectors.T @ cross)
 
 
-def seasonal_naive_skip(context_length: int, horizon: int, season: int) -> Tensor:
-    """Weights [L, H] of the seasonal naive forecast on the context; naive where a season does not fit."""
+def seasonal_skip(context_length: int, horizon: int, season: int) -> Tensor:
+    """Weights [L, H] of the mean of the same rows of the newest `SEASONS` seasons, as many as fit."""
     season = season if season <= context_length else 1
+    seasons = min(SEASONS, context_length // season)
     ahead = torch.arange(horizon)
     weights = torch.zeros(context_length, horizon, dtype=torch.float64)
-    weights[context_length - season + ahead % season, ahead] = 1
+    for back in range(1, seasons + 1):
+        weights[context_length - back * season + ahead % season, ahead] = 1 / seasons
     return weights
 
 
