@@ -57,12 +57,20 @@ def rolling(file: str, horizon: int, origins: int) -> Callable[[Path, Path, int]
         cut = len(table) - horizon * origins
         table.iloc[:cut].to_csv(folder / "train.csv", index=False)
         model = str(folder / "m.safetensors")
-        _, seconds = stacklstm("train", str(folder / "train.csv"), "-m", model, "--horizon", str(horizon), "--seed", str(seed))
+        _, seconds = stacklstm(
+            "train", str(folder / "train.csv"), "-m", model, "--horizon", str(horizon), "--seed", str(seed)
+        )
         text, _ = stacklstm("evaluate", str(data / file), "-m", model, "--format", "json")
         metrics = json.loads(text)["metrics"]
         own, naive = metrics["stacklstm"], metrics["seasonal_naive"]
         ratio = own["mase"] / naive["mase"]
-        return {"mase": own["mase"], "seasonal_naive": naive["mase"], "ratio": ratio, "smape": own["smape"], "seconds": seconds}
+        return {
+            "mase": own["mase"],
+            "seasonal_naive": naive["mase"],
+            "ratio": ratio,
+            "smape": own["smape"],
+            "seconds": seconds,
+        }
 
     return run
 
@@ -81,7 +89,9 @@ def long_horizon(file: str, borders: tuple[int, int, int], horizon: int) -> Call
         table.to_csv(folder / "all.csv", index=False)
         table.iloc[: borders[1]].to_csv(folder / "train.csv", index=False)
         model = str(folder / "m.safetensors")
-        _, seconds = stacklstm("train", str(folder / "train.csv"), "-m", model, "--horizon", str(horizon), "--seed", str(seed))
+        _, seconds = stacklstm(
+            "train", str(folder / "train.csv"), "-m", model, "--horizon", str(horizon), "--seed", str(seed)
+        )
         text, scoring = stacklstm("evaluate", str(folder / "all.csv"), "-m", model, "--step", "1", "--format", "json")
         document = json.loads(text)
         own = document["metrics"]["stacklstm"]
@@ -89,7 +99,13 @@ def long_horizon(file: str, borders: tuple[int, int, int], horizon: int) -> Call
         expected = borders[2] - borders[1] - horizon + 1
         if origins != expected:
             sys.exit(f"{file}: {origins} origins were scored, the protocol has {expected}")
-        return {"mse": own["rmse"] ** 2, "mae": own["mae"], "origins": origins, "seconds": seconds, "evaluate_seconds": scoring}
+        return {
+            "mse": own["rmse"] ** 2,
+            "mae": own["mae"],
+            "origins": origins,
+            "seconds": seconds,
+            "evaluate_seconds": scoring,
+        }
 
     return run
 
@@ -101,14 +117,19 @@ def m4(name: str, horizon: int, season: int) -> Callable[[Path, Path, int], Cell
         source, model = data / f"m4/{name}_train.csv.gz", str(folder / "m.safetensors")
         words = ["train", str(source), "-m", model, "--horizon", str(horizon), "--seed", str(seed)]
         _, seconds = stacklstm(*words, "--seasonality", str(season))
-        text, _ = stacklstm("predict", str(source), "-m", model, "-o", str(folder / "f.csv"))
+        stacklstm("predict", str(source), "-m", model, "-o", str(folder / "f.csv"))
         forecast = pd.read_csv(folder / "f.csv")
         train, test = pd.read_csv(source), pd.read_csv(data / f"m4/{name}_test.csv")
         naive = pd.read_csv(data / f"m4/{name}_naive2.csv")
         own = m4_scores(train, test, forecast["forecast"].to_numpy(), season)
         reference = m4_scores(train, test, naive["naive2"].to_numpy(), season)
         owa = (own["smape"] / reference["smape"] + own["mase"] / reference["mase"]) / 2
-        return {**own, "owa": owa, "seasonal_naive": m4_scores(train, test, naive["snaive"].to_numpy(), season)["mase"], "seconds": seconds}
+        return {
+            **own,
+            "owa": owa,
+            "seasonal_naive": m4_scores(train, test, naive["snaive"].to_numpy(), season)["mase"],
+            "seconds": seconds,
+        }
 
     return run
 
@@ -124,20 +145,32 @@ def m4_scores(train: pd.DataFrame, test: pd.DataFrame, forecast: np.ndarray, sea
     return {"smape": float(np.mean(smapes)), "mase": float(np.mean(mases))}
 
 
-UNIVARIATE = {"airpassengers": 12, "co2_weekly": 13, "daily_female_births": 7, "daily_min_temperatures": 7,
-              "sunspots_monthly": 12, "sunspots_yearly": 5}  # fmt: skip
+SERIES = [
+    # file, horizon, origins
+    ("airpassengers", 12, 4),
+    ("co2_weekly", 13, 12),
+    ("daily_female_births", 7, 12),
+    ("daily_min_temperatures", 7, 12),
+    ("sunspots_monthly", 12, 12),
+    ("sunspots_yearly", 5, 12),
+]
+ETTH1 = "long_horizon/ETTh1.csv.gz"
+
+
+def m4_files(name: str) -> tuple[str, ...]:
+    return tuple(f"m4/{name}_{part}" for part in ("train.csv.gz", "test.csv", "naive2.csv"))
+
+
 TASKS = [
     Task("air12", ("univariate/airpassengers.csv",), rolling("univariate/airpassengers.csv", 12, 1), "sMAPE < 5"),
     *(
-        Task(name, (f"univariate/{name}.csv",), rolling(f"univariate/{name}.csv", horizon, 4 if name == "airpassengers" else 12), "ratio < 1")
-        for name, horizon in UNIVARIATE.items()
+        Task(name, (f"univariate/{name}.csv",), rolling(f"univariate/{name}.csv", horizon, origins), "ratio < 1")
+        for name, horizon, origins in SERIES
     ),
-    Task("etth1_96", ("long_horizon/ETTh1.csv.gz",), long_horizon("long_horizon/ETTh1.csv.gz", (8640, 11520, 14400), 96), "MSE <= .375, MAE <= .395, 180 s"),
-    *(
-        Task(name, tuple(f"m4/{name}_{part}" for part in ("train.csv.gz", "test.csv", "naive2.csv")), m4(name, horizon, season), target)
-        for name, horizon, season, target in (("m4_hourly", 48, 24, "MASE < 1.193, 300 s"), ("m4_weekly", 13, 1, "-"))
-    ),
-]  # fmt: skip
+    Task("etth1_96", (ETTH1,), long_horizon(ETTH1, (8640, 11520, 14400), 96), "MSE <= .375, MAE <= .395, 180 s"),
+    Task("m4_hourly", m4_files("m4_hourly"), m4("m4_hourly", 48, 24), "MASE < 1.193, 300 s"),
+    Task("m4_weekly", m4_files("m4_weekly"), m4("m4_weekly", 13, 1), "none"),
+]
 
 
 def main() -> None:

@@ -33,7 +33,14 @@ def option(
     `minimum` and `maximum` are inclusive and hold for each item of a tuple; `parse` names a special
     spelling on the command line ("duration").
     """
-    metadata = {"help": help, "minimum": minimum, "maximum": maximum, "choices": choices, "short": short, "parse": parse}
+    metadata = {
+        "help": help,
+        "minimum": minimum,
+        "maximum": maximum,
+        "choices": choices,
+        "short": short,
+        "parse": parse,
+    }
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -63,7 +70,9 @@ def check_bounds(field: dataclasses.Field[Any], value: Any) -> None:
         if not isinstance(item, (int, float)) or isinstance(item, bool):
             continue
         if (low is not None and item < low) or (high is not None and item > high) or math.isnan(item):
-            bounds = f"at least {low:g}" if high is None else f"at most {high:g}" if low is None else f"{low:g} to {high:g}"
+            bounds = (
+                f"at least {low:g}" if high is None else f"at most {high:g}" if low is None else f"{low:g} to {high:g}"
+            )
             raise UsageError(f"{option_name(field)} is {item}; expected {bounds}.", code="option_out_of_bounds")
 
 
@@ -93,9 +102,13 @@ class ModelConfig(Checked):
     hidden_size: int | None = option(None, "Width of each LSTM layer.", minimum=1, maximum=8192)
     dropout: float | None = option(None, "Dropout between layers and before the head.", minimum=0, maximum=0.95)
     context_length: int | None = option(None, "Rows the network sees before each forecast.", minimum=1, maximum=100_000)
-    patch_length: int | None = option(None, "Rows per LSTM step; 1 is the plain step-by-step LSTM.", minimum=1, maximum=10_000)
+    patch_length: int | None = option(
+        None, "Rows per LSTM step; 1 is the plain step-by-step LSTM.", minimum=1, maximum=10_000
+    )
     horizon: int | None = option(None, "Rows to forecast.", minimum=1, maximum=100_000)
-    quantiles: tuple[float, ...] = option((0.1, 0.5, 0.9), "Quantiles to learn; 0.5 is always among them.", minimum=0.001, maximum=0.999)
+    quantiles: tuple[float, ...] = option(
+        (0.1, 0.5, 0.9), "Quantiles to learn; 0.5 is always among them.", minimum=0.001, maximum=0.999
+    )
 
 
 @dataclass(frozen=True)
@@ -103,7 +116,9 @@ class TrainingConfig(Checked):
     """How the network is trained, judged and refitted."""
 
     epochs: int | None = option(None, "Most passes over the training windows.", minimum=1)
-    max_time: float | None = option(None, "Longest training time, from the first step on: 90s, 10m, 1h.", minimum=0, parse="duration")
+    max_time: float | None = option(
+        None, "Longest training time, from the first step on: 90s, 10m, 1h.", minimum=0, parse="duration"
+    )
     batch_size: int | None = option(None, "Windows per optimiser step.", minimum=1, maximum=1_000_000)
     learning_rate: float | None = option(None, "Step size of AdamW.", minimum=1e-8, maximum=10)
     weight_decay: float | None = option(None, "Weight decay of AdamW.", minimum=0, maximum=10)
@@ -154,6 +169,10 @@ class ForecastConfig(Checked):
     """Which part of the forecast is written."""
 
     horizon: int | None = option(None, "Rows to forecast; at most the trained horizon.", minimum=1)
-    quantiles: tuple[float, ...] = option((), "Quantiles to write; learned ones are interpolated.", minimum=0.001, maximum=0.999)
-    interval: tuple[float, ...] = option((), "Central intervals to write, in percent: 80 or 80,95.", minimum=0.2, maximum=99.8)
+    quantiles: tuple[float, ...] = option(
+        (), "Quantiles to write; learned ones are interpolated.", minimum=0.001, maximum=0.999
+    )
+    interval: tuple[float, ...] = option(
+        (), "Central intervals to write, in percent: 80 or 80,95.", minimum=0.2, maximum=99.8
+    )
     wide: bool = option(False, "One column per series, as in a wide input; point forecasts only.")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -79,7 +78,7 @@ def test_three_commands_with_nothing_else_typed(single: Path) -> None:
     assert (forecast["forecast"] == forecast["q50"]).all()
     assert ((forecast["q10"] <= forecast["q50"]) & (forecast["q50"] <= forecast["q90"])).all()
     assert scores["model"].tolist() == ["stacklstm", "naive", "seasonal_naive", "drift", "seasonal_average"]
-    assert sorted(os.listdir()) == ["data.csv", "data.safetensors"]
+    assert sorted(path.name for path in Path().iterdir()) == ["data.csv", "data.safetensors"]
 
 
 def test_wide_file(folder: Path) -> None:
@@ -98,7 +97,9 @@ def test_wide_file(folder: Path) -> None:
 def test_long_file_with_unequal_ends(folder: Path) -> None:
     """Series come out in the order of the input, each from its own last row on; ids keep their zeros."""
     pieces = [
-        pd.DataFrame({"store": name, "day": pd.date_range("2024-01-01", periods=rows).strftime("%d.%m.%Y"), "sold": wave(rows)})
+        pd.DataFrame(
+            {"store": name, "day": pd.date_range("2024-01-01", periods=rows).strftime("%d.%m.%Y"), "sold": wave(rows)}
+        )
         for name, rows in (("007", 120), ("001", 90))
     ]
     pd.concat(pieces).to_csv("l.csv", index=False)
@@ -139,12 +140,22 @@ def test_json_envelope(single: Path) -> None:
         assert {"path", "id", "layers"} <= set(document["model"])
         assert {"rows", "series", "first", "last", "step", "gaps", "sha256"} <= set(document["data"])
         assert {"stacklstm", "seasonal_naive", "naive", "drift"} <= set(document["metrics"])
-        assert {"mae", "rmse", "smape", "mase", "rmsse", "wql", "coverage_80", "width_80"} <= set(document["metrics"]["naive"])
-        assert document["per_series"][0]["metrics"]["stacklstm"]["mae"] == pytest.approx(document["metrics"]["stacklstm"]["mae"])
+        assert {"mae", "rmse", "smape", "mase", "rmsse", "wql", "coverage_80", "width_80"} <= set(
+            document["metrics"]["naive"]
+        )
+        assert document["per_series"][0]["metrics"]["stacklstm"]["mae"] == pytest.approx(
+            document["metrics"]["stacklstm"]["mae"]
+        )
         assert document["seconds"] > 0
-    assert {"windows_per_second", "windows", "seconds", "seconds_before_training", "first_epoch_seconds", "epochs", "processes"} <= set(
-        trained["training"]
-    )
+    assert {
+        "windows_per_second",
+        "windows",
+        "seconds",
+        "seconds_before_training",
+        "first_epoch_seconds",
+        "epochs",
+        "processes",
+    } <= set(trained["training"])
     assert {"origins", "step", "horizon", "first_cutoff", "last_cutoff"} <= set(scored["backtest"])
     assert trained["metrics"] == scored["metrics"]
 
@@ -169,7 +180,10 @@ def test_new_rows_are_scored_by_the_final_weights(single: Path) -> None:
     assert (backtest["rows"], backtest["origins"]) == ("new rows", 2)
     assert backtest["last_cutoff"] == hourly(460)[460 - 25]
     assert "final weights" in done.stderr
-    assert "in sample" in json.loads(ok("evaluate", "data.csv", "--in-sample", "--format", "json").stdout)["backtest"]["rows"]
+    assert (
+        "in sample"
+        in json.loads(ok("evaluate", "data.csv", "--in-sample", "--format", "json").stdout)["backtest"]["rows"]
+    )
 
 
 def test_range_of_evaluation(single: Path) -> None:
@@ -178,7 +192,11 @@ def test_range_of_evaluation(single: Path) -> None:
     start, end = hourly(500)[410], hourly(500)[459]
     words = ["evaluate", "grown.csv", "-m", "data.safetensors", "--format", "json"]
     backtest = json.loads(ok(*words, "--start", start, "--end", end, "--step", "2").stdout)["backtest"]
-    assert (backtest["first_cutoff"], backtest["last_cutoff"], backtest["origins"]) == (hourly(500)[409], hourly(500)[435], 14)
+    assert (backtest["first_cutoff"], backtest["last_cutoff"], backtest["origins"]) == (
+        hourly(500)[409],
+        hourly(500)[435],
+        14,
+    )
     assert json.loads(ok(*words, "--origins", "1").stdout)["backtest"]["origins"] == 1
     inside = run("evaluate", "data.csv", "--start", hourly(400)[390])
     assert inside.exit_code == 2
@@ -311,7 +329,18 @@ def test_streams_of_a_real_process(single: Path) -> None:
 def test_a_signal_saves_the_best_model_so_far(folder: Path, number: signal.Signals, status: int) -> None:
     """The model is there, usable, and says that it was not judged."""
     pd.DataFrame({"time": hourly(3000), "load": wave(3000)}).to_csv("data.csv", index=False)
-    words = ["train", "data.csv", "--epochs", "100000", "--patience", "100000", "--hidden-size", "8", "--format", "json"]
+    words = [
+        "train",
+        "data.csv",
+        "--epochs",
+        "100000",
+        "--patience",
+        "100000",
+        "--hidden-size",
+        "8",
+        "--format",
+        "json",
+    ]
     running = subprocess.Popen(
         [sys.executable, "-m", "stacklstm_cli", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -323,7 +352,7 @@ def test_a_signal_saves_the_best_model_so_far(folder: Path, number: signal.Signa
     out, err = running.communicate(timeout=30)
     assert running.returncode == status, err
     assert json.loads(out)["status"] == "stopped"
-    assert sorted(os.listdir()) == ["data.csv", "data.safetensors"]
+    assert sorted(path.name for path in Path().iterdir()) == ["data.csv", "data.safetensors"]
     assert "never judged" in ok("predict", "data.csv").stderr
 
 

@@ -61,7 +61,7 @@ def test_a_few_repeated_stamps_do_not_make_a_text_column_an_id():
 
 
 def test_several_numbers_in_a_long_file_need_a_choice():
-    text = LONG.replace("sales", "sales,price").replace("\na", "\na").replace(",1\n", ",1,5\n").replace(",2\n", ",2,6\n")
+    text = LONG.replace("sales", "sales,price").replace(",1\n", ",1,5\n").replace(",2\n", ",2,6\n")
     text = text.replace(",3\n", ",3,7\n").replace(",4\n", ",4,8\n")
     with pytest.raises(UsageError, match="sales, price") as caught:
         find(text)
@@ -72,7 +72,7 @@ def test_several_numbers_in_a_long_file_need_a_choice():
 
 
 def test_a_column_that_is_not_there_is_named_with_its_neighbour():
-    with pytest.raises(UsageError, match="--target names column 'passenger'.*date, passengers") as caught:
+    with pytest.raises(UsageError, match=r"--target names column 'passenger'.*date, passengers") as caught:
         find("date,passengers\n2024-01-01,1\n", target=("passenger",))
     assert "--target passengers" in caught.value.hint
     with pytest.raises(UsageError, match="--time"):
@@ -80,7 +80,7 @@ def test_a_column_that_is_not_there_is_named_with_its_neighbour():
     with pytest.raises(UsageError, match="--id"):
         find(WIDE, id=("who",))
     with pytest.raises(UsageError, match="at once"):
-        find(WIDE, target=("date",))
+        find(WIDE, time="date", target=("date",))
 
 
 def test_row_numbers_are_not_forecast():
@@ -108,7 +108,7 @@ def test_axes_called_y_are_not_taken_alone():
         ("2024-01-01,5\n2024-01-02,6\n", "no_header"),
         ("time,v\n0.5,1\n1.0,2\n", "unreadable_time"),
         ("year,month,day,v\n2024,1,1,5\n2024,1,2,6\n", "split_time"),
-        ("Date,Time,v\n" + "".join(f"2024-01-0{day},{hour}:00:00,1\n" for day in (1, 2) for hour in range(10, 20)), "split_time"),
+        ("Date,Time,v\n" + "".join(f"2024-01-01,{hour}:00:00,1\n" for hour in range(10, 20)), "split_time"),
     ],
 )  # fmt: skip
 def test_tables_without_one_reading_are_refused(text, code):

@@ -40,7 +40,10 @@ def test_the_head_of_a_series_ends_observed():
 def test_columns_are_stored_and_found_again():
     for columns in (Columns("long", "t", ("a", "b"), ("y",)), Columns("wide", None, (), ("x", "z"))):
         assert Columns.from_dict(columns.as_dict()) == columns
-    assert (Columns("wide", None, (), ("x", "z")).key_names, Columns("single", None, (), ("x",)).key_names) == (("series",), ())
+    assert (Columns("wide", None, (), ("x", "z")).key_names, Columns("single", None, (), ("x",)).key_names) == (
+        ("series",),
+        (),
+    )
     assert Columns("single", None, (), ("x",)).time_name == "step"
 
 

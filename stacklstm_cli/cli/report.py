@@ -237,7 +237,10 @@ def _whole_grid(document: Mapping[str, Any]) -> Grid:
 
 
 def _frame_grid(frame: pandas.DataFrame) -> Grid:
-    columns = [frame[name].astype(object).where(frame[name].notna(), None).tolist() for name in frame.columns]
+    columns = [
+        [None if missing else value for value, missing in zip(column.tolist(), column.isna().tolist(), strict=True)]
+        for _, column in frame.items()
+    ]
     names = [str(name) for name in frame.columns]
     keys = names.index("forecast") if "forecast" in names else 1
     return Grid(names, list(zip(*columns, strict=True)), keys=keys)

@@ -305,7 +305,7 @@ def _candidates(stamps: Stamps, inside: npt.NDArray[np.bool_]) -> Iterator[Step]
     if widths[0] == DAY:
         _, weekend = _business_numbers(numbers // DAY)
         # Monday to Thursday alone could as well be plain days: a weekend must have been passed over.
-        if not weekend.any() and (differences >= 3 * DAY).any():
+        if not weekend.any() and (differences == 3 * DAY).any():
             yield Step("business_day", 1, phase=None)
     yield from (step_of_width(width) for width in widths)
 

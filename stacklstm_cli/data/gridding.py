@@ -37,6 +37,11 @@ class Rows:
     def place(self, row: int) -> str:
         return self.table.place(int(self.places[row]))
 
+    def taken(self, order: Ints) -> Rows:
+        """Some of these rows, in another order."""
+        values = tuple(value[order] for value in self.values)
+        return Rows(self.table, self.places[order], self.codes[order], self.keys, values)
+
     def name(self, row: int) -> str:
         """ "series 'a', " for messages; nothing where there is one series only."""
         key = ", ".join(self.keys[int(self.codes[row])])
@@ -62,8 +67,11 @@ def on_grid(rows: Rows, stamps: Stamps, step: Step) -> Ints:
 
 def in_order(
     rows: Rows, ordinals: Ints, stamps: Stamps, form: TimeForm, columns: Columns, notes: list[str]
-) -> tuple[Rows, Ints]:
-    """Rows sorted by series and time, identical repeats dropped. Raises `DataError` for other repeats."""
+) -> tuple[Rows, Ints, int]:
+    """Rows sorted by series and time, identical repeats dropped, and how many those were.
+
+    Raises `DataError` for repeats with another value.
+    """
     rises = np.diff(ordinals)
     within = rows.codes[1:] == rows.codes[:-1]
     if (np.diff(rows.codes) < 0).any() or (rises[within] < 0).any():
@@ -72,18 +80,12 @@ def in_order(
         same = rows.codes[by_time][1:] == rows.codes[by_time][:-1]
         if (np.diff(by_time)[same] < 0).any():
             notes.append("The rows were not in time order; sorted.")
-        rows = Rows(
-            rows.table,
-            rows.places[by_time],
-            rows.codes[by_time],
-            rows.keys,
-            tuple(value[by_time] for value in rows.values),
-        )
+        rows = rows.taken(by_time)
         ordinals, stamps = ordinals[by_time], stamps[by_time]
     repeated = np.zeros(ordinals.size, dtype=bool)
     repeated[1:] = (np.diff(ordinals) == 0) & (np.diff(rows.codes) == 0)
     if not repeated.any():
-        return rows, ordinals
+        return rows, ordinals, 0
     for name, value in zip(columns.targets, rows.values, strict=True):
         other = np.zeros(ordinals.size, dtype=bool)
         other[1:] = ~((value[1:] == value[:-1]) | (np.isnan(value[1:]) & np.isnan(value[:-1])))
@@ -100,10 +102,8 @@ def in_order(
                 code="duplicate_timestamps",
             )
     notes.append(f"{count_of(int(repeated.sum()), 'repeated row')} dropped.")
-    keep = ~repeated
-    return Rows(
-        rows.table, rows.places[keep], rows.codes[keep], rows.keys, tuple(value[keep] for value in rows.values)
-    ), ordinals[keep]
+    kept = np.flatnonzero(~repeated)
+    return rows.taken(kept), ordinals[kept], int(repeated.sum())
 
 
 def gridded(

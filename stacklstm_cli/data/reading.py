@@ -40,18 +40,32 @@ def read_panel(
     """
     table = open_table(sources, stdin)
     if stored is not None:
-        return _read(table, _stored_roles(table, stored), config, stored_step)
+        return _read(table, _stored_roles(table, stored), config, stored_step)[0]
     found = find_columns(table.header, table.sample(SAMPLE_ROWS), config)
     try:
-        return _read(table, found, config, stored_step)
+        panel, repeats = _read(table, found, config, stored_step)
     except DataError as error:
-        # The first rows may hold one series only: what repeats later is for the whole file to say.
-        if error.code != "duplicate_timestamps" or sum(table.rows) <= SAMPLE_ROWS:
+        if error.code != "duplicate_timestamps":
             raise
-        again = find_columns(table.header, table.sample(None), config)
-        if again.columns == found.columns:
+        again = _roles_of_whole(table, found, config)
+        if again is None:
             raise
-        return _read(table, again, config, stored_step)
+    else:
+        again = _roles_of_whole(table, found, config) if repeats else None
+        if again is None:
+            return panel
+    return _read(table, again, config, stored_step)[0]
+
+
+def _roles_of_whole(table: Table, found: Found, config: DataConfig) -> Found | None:
+    """The roles by the whole file, where they are others than those by its first rows.
+
+    The first rows may hold one series only; time stamps that repeat later on tell that.
+    """
+    if max(table.rows) <= SAMPLE_ROWS:
+        return None
+    again = find_columns(table.header, table.sample(None), config)
+    return None if again.columns == found.columns else again
 
 
 def _stored_roles(table: Table, stored: Columns) -> Found:
@@ -67,16 +81,19 @@ def _stored_roles(table: Table, stored: Columns) -> Found:
     return Found(stored, tuple(name for name in table.header if name and name not in roles))
 
 
-def _read(table: Table, found: Found, config: DataConfig, stored_step: Step | None) -> Panel:
+def _read(table: Table, found: Found, config: DataConfig, stored_step: Step | None) -> tuple[Panel, int]:
+    """The panel, and how many rows repeated another."""
     columns = found.columns
     notes = [*table.notes, *found.notes]
     rows, words = _load(table, columns, notes)
     form, stamps, step = _time(rows, words, columns, config, stored_step, notes)
     ordinals = on_grid(rows, stamps, step)
-    rows, ordinals = in_order(rows, ordinals, stamps, form, columns, notes)
+    rows, ordinals, repeats = in_order(rows, ordinals, stamps, form, columns, notes)
     keys, values, offsets, starts = gridded(rows, ordinals, columns, form, step, notes)
     layout = _layout_note(found, step, len(keys))
-    return Panel(columns, step, form, keys, values, offsets, starts, sum(table.rows), table.sha256, (layout, *notes))
+    all_notes = (layout, *notes)
+    panel = Panel(columns, step, form, keys, values, offsets, starts, sum(table.rows), table.sha256, all_notes)
+    return panel, repeats
 
 
 def _load(table: Table, columns: Columns, notes: list[str]) -> tuple[Rows, Words | None]:

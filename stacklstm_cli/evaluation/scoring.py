@@ -24,7 +24,8 @@ from stacklstm_cli.model.forecaster import Forecaster
 Rows = Literal["new rows", "holdout", "in sample"]
 EXPLANATIONS: dict[Rows, str] = {
     "new rows": "scored: rows after the last training row, by the final weights",
-    "holdout": "scored: the holdout of the training, by the weights that have not seen it (no horizon of newer rows here)",
+    "holdout": "scored: the holdout of the training, by the weights that have not seen it (the file has no horizon of "
+    "newer rows)",
     "in sample": "scored IN SAMPLE: rows that the weights were trained on; expect worse on new ones",
 }
 
@@ -60,9 +61,7 @@ def evaluate(
     return Scored(backtest(predictors, panel, origins, horizon, quantiles, seasonality), rows, step)
 
 
-def choose_origins(
-    checkpoint: Checkpoint, panel: Panel, config: EvaluationConfig, step: int
-) -> tuple[Rows, Origins]:
+def choose_origins(checkpoint: Checkpoint, panel: Panel, config: EvaluationConfig, step: int) -> tuple[Rows, Origins]:
     """The rows to score and the origins in them."""
     lengths, horizon = panel.lengths, checkpoint.spec.horizon
     start = position(panel, "--start", config.start)

@@ -93,7 +93,9 @@ def save(checkpoint: Checkpoint, path: Path) -> None:
     """Write the model file at once or not at all, and set the checkpoint's digest. Raises `ModelError`."""
     tensors = {f"final.{name}": tensor for name, tensor in checkpoint.final.items()}
     tensors |= {f"judged.{name}": tensor for name, tensor in (checkpoint.judged or {}).items()}
-    tensors |= {f"rows.{name}": torch.as_tensor(getattr(checkpoint, name)) for name in ("trained_to", "judged_to", "data_to")}
+    tensors |= {
+        f"rows.{name}": torch.as_tensor(getattr(checkpoint, name)) for name in ("trained_to", "judged_to", "data_to")
+    }
     document = {
         "format": FORMAT,
         "digest": NO_DIGEST,
@@ -181,4 +183,3 @@ def check_fits(checkpoint: Checkpoint, panel: Panel, path: Path) -> None:
             hint="Name the model of this data with --model PATH, or train one.",
             code="step_differs",
         )
-

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from stacklstm_cli.data.origins import Origins
 from stacklstm_cli.data.panel import Floats, Panel
 from stacklstm_cli.errors import UsageError
-from stacklstm_cli.data.origins import Origins
 from stacklstm_cli.model.network import StackedRNN
 from stacklstm_cli.model.windows import Windows
 
@@ -39,7 +39,7 @@ class Forecaster:
         rows = torch.as_tensor(origins.rows, device=windows.home)
         result = np.empty((len(origins), horizon, len(quantiles)))
         with torch.inference_mode():
-            for part in torch.arange(len(origins), device=windows.home).split(self.batch_size):
+            for part in torch.split(torch.arange(len(origins), device=windows.home), self.batch_size):
                 values = self.batch_forecast(windows, series[part], rows[part])[:, :horizon] @ mix  # [B, H, Q']
                 result[part.cpu().numpy()] = values.cpu().numpy()
         return result
@@ -47,7 +47,7 @@ class Forecaster:
     def batch_forecast(self, windows: Windows, series: Tensor, rows: Tensor) -> Tensor:
         """One batch of origins -> [B, H, Q] float64 in user units, sorted over the quantiles."""
         batch = windows.contexts(series, rows)
-        ordered = self.network(batch.context, batch.observed).sort(-1).values  # [B, H, Q]
+        ordered: Tensor = self.network(batch.context, batch.observed).sort(-1).values  # [B, H, Q]
         return batch.location[:, None, None] + ordered.to(batch.scale) * batch.scale[:, None, None]
 
     @property
@@ -68,7 +68,7 @@ class Forecaster:
         for quantile in quantiles:
             if not learned[0] - 1e-9 <= quantile <= learned[-1] + 1e-9:
                 raise UsageError(
-                    f"Quantile {quantile:g} is outside what this model has learned ({learned[0]:g} to {learned[-1]:g}).",
+                    f"Quantile {quantile:g} is outside what the model has learned ({learned[0]:g} to {learned[-1]:g}).",
                     hint="Train again with --quantiles that reach as far out.",
                     code="quantile_not_learned",
                 )

@@ -39,13 +39,15 @@ def wanted_quantiles(config: ForecastConfig, learned: Sequence[float]) -> list[f
     for percent in config.interval:
         asked |= {round((1 - percent / 100) / 2, 12), round((1 + percent / 100) / 2, 12)}
     if config.wide and asked:
-        raise UsageError("--wide writes point forecasts only; leave out --quantiles and --interval.", code="wide_quantiles")
+        raise UsageError(
+            "--wide writes point forecasts only; leave out --quantiles and --interval.", code="wide_quantiles"
+        )
     return sorted(asked) or list(learned)
 
 
 def long(panel: Panel, positions: np.ndarray, values: Floats, shown: Sequence[float]) -> pd.DataFrame:
     """One row per series and step."""
-    n_series, horizon = positions.shape
+    horizon = positions.shape[1]
     columns: dict[str, object] = {
         name: np.repeat([key[place] for key in panel.keys], horizon)
         for place, name in enumerate(panel.columns.key_names)
@@ -54,7 +56,8 @@ def long(panel: Panel, positions: np.ndarray, values: Floats, shown: Sequence[fl
     columns["forecast"] = values[:, :, 0].ravel()
     for place, quantile in enumerate(shown, start=1):
         columns[quantile_name(quantile)] = values[:, :, place].ravel()
-    return pd.DataFrame(columns)
+    frame: pd.DataFrame = pd.DataFrame(columns)
+    return frame
 
 
 def wide(panel: Panel, positions: np.ndarray, values: Floats) -> pd.DataFrame:
@@ -63,9 +66,9 @@ def wide(panel: Panel, positions: np.ndarray, values: Floats) -> pd.DataFrame:
     table = np.full((steps.size, panel.n_series), np.nan)
     table[place.reshape(positions.shape), np.arange(panel.n_series)[:, None]] = values[:, :, 0]
     names = [panel.name(index) if key else "forecast" for index, key in enumerate(panel.keys)]
-    return pd.concat(
-        [pd.Series(panel.stamps(steps), name=panel.columns.time_name), pd.DataFrame(table, columns=names)], axis=1
-    )
+    frame: pd.DataFrame = pd.DataFrame(table, columns=names)
+    frame.insert(0, panel.columns.time_name, panel.stamps(steps))
+    return frame
 
 
 def quantile_name(quantile: float) -> str:

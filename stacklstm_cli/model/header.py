@@ -78,7 +78,9 @@ def parse_index(path: Path, data: bytes) -> tuple[dict[str, Any], dict[str, Any]
             hint="Upgrade stacklstm, or train the model again with this version.",
             code="model_too_new",
         )
-    entries_sound = all(isinstance(entry, dict) and offsets_sound(entry.get("data_offsets")) for entry in index.values())
+    entries_sound = all(
+        isinstance(entry, dict) and offsets_sound(entry.get("data_offsets")) for entry in index.values()
+    )
     digest = document.get("digest")
     if not entries_sound or not isinstance(digest, str) or len(digest) != DIGEST_DIGITS:
         raise damaged(path, "its header is incomplete")

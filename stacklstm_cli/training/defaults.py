@@ -98,7 +98,9 @@ def resolve(panel: Panel, model: ModelConfig, training: TrainingConfig, metrics:
         learning_rate=training.learning_rate or (2e-3, 2e-3, 3e-3)[size],
         weight_decay=0.01 if training.weight_decay is None else training.weight_decay,
         grad_clip=training.grad_clip,
-        max_steps=max(1, math.ceil(training.epochs * windows / batch_size)) if training.epochs else (300, 600, 1200)[size],
+        max_steps=max(1, math.ceil(training.epochs * windows / batch_size))
+        if training.epochs
+        else (300, 600, 1200)[size],
         check_every=(20, 30, 40)[size],
         patience=training.patience or 6,
         warmup=20,
@@ -106,7 +108,12 @@ def resolve(panel: Panel, model: ModelConfig, training: TrainingConfig, metrics:
         skip_rate=0.5,
         validation_windows=4096,
     )
-    parts = cut_parts(lengths, horizon, least_train=min(context, 2 * seasonality) + horizon + LEAST_WINDOWS - 1, holdout=training.holdout)
+    parts = cut_parts(
+        lengths,
+        horizon,
+        least_train=min(context, 2 * seasonality) + horizon + LEAST_WINDOWS - 1,
+        holdout=training.holdout,
+    )
     return Plan(spec, schedule, parts, training, seasonality, start_strength=1.0, unvalidated_steps=100)
 
 

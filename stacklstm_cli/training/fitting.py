@@ -24,7 +24,7 @@ from stacklstm_cli.model.network import StackedRNN
 from stacklstm_cli.model.windows import Windows
 from stacklstm_cli.training.defaults import LEAST_WINDOWS, Plan
 from stacklstm_cli.training.lessons import Lessons, lesson_origins, series_weights
-from stacklstm_cli.training.loop import Fit, OnEvent, fit
+from stacklstm_cli.training.loop import Fit, OnEvent, Schedule, fit
 from stacklstm_cli.training.runtime import Clock
 from stacklstm_cli.training.start import Start, choose_start, start_with
 
@@ -70,7 +70,8 @@ class Trainer:
         """
         chosen, start = self.choose()
         judgement = self.judge(chosen) if chosen.stopped != "signal" else None
-        fits, final = (chosen,), chosen
+        fits: tuple[Fit, ...] = (chosen,)
+        final = chosen
         if self.refits and chosen.stopped != "signal":
             fits = (chosen, self.refit(chosen.steps, start))
             final = fits[-1] if fits[-1].stopped != "signal" else chosen
@@ -126,7 +127,7 @@ class Trainer:
         return Lessons(self.windows, origins, series_weights(self.panel, ends, plan.seasonality))
 
     def fit(
-        self, lessons: Lessons, validation: Lessons | None, start: Start, schedule: Any, phase: str, share: float
+        self, lessons: Lessons, validation: Lessons | None, start: Start, schedule: Schedule, phase: str, share: float
     ) -> Fit:
         """A new network from `start`, fitted."""
         with torch.random.fork_rng(devices=[]):
@@ -205,9 +206,7 @@ class Trainer:
         elif fits[-1].stopped == "signal":
             found.append(("not_refitted", "Stopped while refitting: the judged weights were kept."))
         elif self.refits and final.steps < fits[0].steps:
-            found.append(
-                ("refit_shortened", f"Time was up: the refit made {final.steps} of {fits[0].steps} steps.")
-            )
+            found.append(("refit_shortened", f"Time was up: the refit made {final.steps} of {fits[0].steps} steps."))
         elif fits[0].stopped == "time":
             found.append(("time_up", "Time was up before validation stopped improving."))
         return tuple(found)

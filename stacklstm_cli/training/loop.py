@@ -24,6 +24,7 @@ from stacklstm_cli.training.runtime import Clock, Stopped
 
 WARM_STEPS = 3
 """Steps left out of the steady speed: they allocate memory and pick kernels."""
+VALIDATION_BATCH = 1024
 LEAST_IMPROVEMENT = 1e-4
 """Share by which a validation loss must fall to count as better."""
 
@@ -140,7 +141,10 @@ def fit(
                 if improves(entry["validation"], best.validation):
                     best = Fit(averaged_weights(network, average), step, entry["validation"])
                     checks_since_best = 0
-            on_event(entry | {"phase": phase, "max_steps": schedule.max_steps, "windows_per_second": watch.windows_per_second})
+            on_event(
+                entry
+                | {"phase": phase, "max_steps": schedule.max_steps, "windows_per_second": watch.windows_per_second}
+            )
             if checks_since_best >= schedule.patience:
                 break
     if judged is None or best.validation is None:
@@ -189,7 +193,7 @@ def validate(network: StackedRNN, average: WeightAverage, lessons: Lessons, quan
     network.eval()
     total = known = 0.0
     with torch.no_grad():
-        for chosen in torch.arange(len(lessons), device=lessons.series.device).split(1024):
+        for chosen in torch.split(torch.arange(len(lessons), device=lessons.series.device), VALIDATION_BATCH):
             lesson = lessons.batch(chosen)
             count = float(lesson.known.sum())
             total += float(lesson_loss(network, lesson, quantiles)) * count

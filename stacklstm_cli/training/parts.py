@@ -42,17 +42,17 @@ def cut_parts(lengths: Ints, horizon: int, least_train: int, holdout: int | None
     """The parts of series of these lengths [N].
 
     Validation and holdout take `SHARE` of the length each, rounded up to whole horizons, so that origins one
-    horizon apart use every row. A series that would then train on fewer than `least_train` rows takes one horizon each; if that is too short as well
-    it validates only; else it trains on all its rows. `holdout`, where given, is the holdout of every series.
+    horizon apart use every row. A series that would then train on fewer than `least_train` rows takes one
+    horizon each; if that is too short as well it validates only; else it trains on all its rows. `holdout`,
+    where given, is the holdout of every series.
     """
     share = np.maximum(1, np.ceil(SHARE * lengths / horizon).astype(np.int64)) * horizon
-    judge = np.minimum(share if holdout is None else holdout, lengths)
-    validation, judged = np.zeros_like(lengths), np.zeros_like(lengths)
-    horizons = np.full_like(lengths, horizon)
-    trials = [(horizons, np.zeros_like(lengths)), (horizons, horizons), (share, share)]
+    one, none = np.full_like(lengths, horizon), np.zeros_like(lengths)
+    trials = [(one, none), (one, one), (share, share)]
     if holdout is not None:
-        trials = [(horizons, judge), (share, judge)]
-    for one, other in trials:
-        fits = lengths - one - other >= least_train
-        validation, judged = np.where(fits, one, validation), np.where(fits, other, judged)
+        trials = [(one, none + holdout), (share, none + holdout)]
+    validation, judged = none, none
+    for choose, judge in trials:  # the last that fits wins
+        fits = lengths - choose - judge >= least_train
+        validation, judged = np.where(fits, choose, validation), np.where(fits, judge, judged)
     return Parts(lengths - validation - judged, lengths - judged, lengths.copy())

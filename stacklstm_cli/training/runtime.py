@@ -30,9 +30,7 @@ def find_device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     kind, _, index = name.partition(":")
     if kind not in ("cpu", "cuda", "mps") or (index and not index.isdigit()) or (index and kind != "cuda"):
-        raise UsageError(
-            f"--device is {name!r}; expected auto, cpu, cuda, cuda:N or mps.", code="unknown_device"
-        )
+        raise UsageError(f"--device is {name!r}; expected auto, cpu, cuda, cuda:N or mps.", code="unknown_device")
     here = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}[kind]
     if int(index or 0) >= here:
         raise UsageError(
@@ -60,10 +58,9 @@ class Clock:
         """Whether to stop: at a signal, or once this share of the time limit has passed."""
         if self.signal_number is not None:
             return "signal"
-        if self.max_time is not None and self.started is not None:
-            if time.monotonic() - self.started >= share * self.max_time:
-                return "time"
-        return ""
+        if self.max_time is None or self.started is None:
+            return ""
+        return "time" if time.monotonic() - self.started >= share * self.max_time else ""
 
     @property
     def exit_status(self) -> ExitStatus:

@@ -134,5 +134,5 @@ def finish(lessons: Lessons, strength: float | None, skip: Tensor) -> Start:
 
 def chunks(lessons: Lessons) -> Iterator[Lesson]:
     """All windows in float64, a bounded number at a time."""
-    for chosen in torch.arange(len(lessons), device=lessons.series.device).split(CHUNK):
+    for chosen in torch.split(torch.arange(len(lessons), device=lessons.series.device), CHUNK):
         yield lessons.batch(chosen, torch.float64)

@@ -1,0 +1,7 @@
+"""What holds for every test: one thread, whatever the machine."""
+
+from __future__ import annotations
+
+import torch
+
+torch.set_num_threads(1)
