@@ -41,7 +41,7 @@ def read_panel(
     table = open_table(sources, stdin)
     if stored is not None:
         return _read(table, _stored_roles(table, stored), config, stored_step)[0]
-    found = find_columns(table.header, table.sample(SAMPLE_ROWS), config)
+    found = _roles(table, SAMPLE_ROWS, config)
     try:
         panel, repeats = _read(table, found, config, stored_step)
     except DataError as error:
@@ -57,6 +57,14 @@ def read_panel(
     return _read(table, again, config, stored_step)[0]
 
 
+def _roles(table: Table, rows: int | None, config: DataConfig) -> Found:
+    """The roles by the first `rows` rows, or by all. Raises `DataError` or `UsageError` naming the file."""
+    try:
+        return find_columns(table.header, table.sample(rows), config)
+    except (DataError, UsageError) as error:
+        raise type(error)(f"{table.name}: {error.message}", hint=error.hint, code=error.code) from error
+
+
 def _roles_of_whole(table: Table, found: Found, config: DataConfig) -> Found | None:
     """The roles by the whole file, where they are others than those by its first rows.
 
@@ -64,7 +72,7 @@ def _roles_of_whole(table: Table, found: Found, config: DataConfig) -> Found | N
     """
     if max(table.rows) <= SAMPLE_ROWS:
         return None
-    again = find_columns(table.header, table.sample(None), config)
+    again = _roles(table, None, config)
     return None if again.columns == found.columns else again
 
 
