@@ -2,6 +2,35 @@
 
 from __future__ import annotations
 
+import numpy as np
+import pytest
 import torch
+from panels import make_panel, shaken_network, small_spec, wave
+
+from stacklstm_cli.model.checkpoint import Checkpoint
 
 torch.set_num_threads(1)
+
+
+@pytest.fixture
+def checkpoint() -> Checkpoint:
+    """A small model of two series, with something in every field."""
+    spec, panel = small_spec(), make_panel(wave(40), wave(30), starts=[5, 9])
+    return Checkpoint(
+        columns=panel.columns,
+        step=panel.step,
+        time_form=panel.time_form,
+        seasonality=24,
+        keys=panel.keys,
+        spec=spec,
+        final=shaken_network(spec, seed=1, dtype=torch.float32).state_dict(),
+        trained_to=panel.ends,
+        judged=shaken_network(spec, seed=2, dtype=torch.float32).state_dict(),
+        judged_to=panel.ends - 4,
+        data_to=panel.ends,
+        data={"rows": 70, "step": "1 hour", "fingerprint": panel.fingerprint()},
+        metrics={"stacklstm": {"mae": 0.1 + 0.2, "mase": None}},
+        backtest={"origins": 1},
+        training={"seed": 0, "history": [{"step": 20, "loss": 1 / 3}], "note": "größer\n"},
+        options={"horizon": 4, "quantiles": [0.1, 0.5, 0.9]},
+    )

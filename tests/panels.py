@@ -1,14 +1,18 @@
-"""Small panels to test with."""
+"""Small panels and networks to test with."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from stacklstm_cli.data.calendar import Step, TimeForm
 from stacklstm_cli.data.panel import Columns, Panel, join_series
+from stacklstm_cli.model.network import NetworkSpec, StackedRNN
 
 
 def make_panel(*series: npt.ArrayLike, starts: Sequence[int] | None = None) -> Panel:
@@ -29,3 +33,29 @@ def wave(rows: int, seed: int = 0, period: int = 24) -> npt.NDArray[np.float64]:
     """A seasonal wave with noise around 50."""
     noise = np.random.default_rng(seed).normal(size=rows)
     return 50 + 10 * np.sin(np.arange(rows) * 2 * np.pi / period) + noise
+
+
+def small_spec(**changes: Any) -> NetworkSpec:
+    """A network of a few hundred weights."""
+    small = NetworkSpec(
+        layers=2,
+        hidden_size=3,
+        dropout=0.0,
+        patch_length=2,
+        context_length=6,
+        horizon=4,
+        quantiles=(0.1, 0.5, 0.9),
+        location_length=6,
+        scale_length=6,
+    )
+    return dataclasses.replace(small, **changes)
+
+
+def shaken_network(spec: NetworkSpec, seed: int = 0, dtype: torch.dtype = torch.float64) -> StackedRNN:
+    """A network whose every weight is random: nothing hides behind a zero."""
+    network = StackedRNN(spec).to(dtype).eval()
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for tensor in (*network.parameters(), network.skip_start):
+            tensor.copy_(torch.randn(tensor.shape, generator=generator, dtype=torch.float64) * 0.5)
+    return network

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -323,6 +324,29 @@ def test_streams_of_a_real_process(single: Path) -> None:
     shell = f"{sys.executable} -m stacklstm_cli predict data.csv -q | head -1"
     piped = subprocess.run(["bash", "-o", "pipefail", "-c", shell], capture_output=True, text=True, timeout=60)
     assert (piped.returncode, piped.stdout, piped.stderr) == (0, "time,forecast,q10,q50,q90\n", "")
+
+
+def test_progress_bar_on_a_terminal(single: Path) -> None:
+    """A bar with phase, epoch, loss and speed where standard error is a terminal; the cursor comes back."""
+    pty = pytest.importorskip("pty", reason="pseudo-terminals are a POSIX thing")
+    master, slave = pty.openpty()
+    words = [sys.executable, "-m", "stacklstm_cli", "train", "data.csv", "--epochs", "30", "--hidden-size", "4"]
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "120"}
+    with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=slave, env=environment) as running:
+        os.close(slave)
+        seen = b""
+        while True:
+            try:
+                piece = os.read(master, 4096)
+            except OSError:  # how Linux says that the other end has closed
+                break
+            if not piece:
+                break
+            seen += piece
+        assert running.wait(60) == 0, seen.decode()
+    os.close(master)
+    for word in (b"choosing", b"refitting", b"epoch", b"loss", b"windows/s", b"validation", b"\x1b[?25h"):
+        assert word in seen
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

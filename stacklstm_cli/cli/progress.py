@@ -25,6 +25,7 @@ class TrainingProgress:
         self._bar: Progress | None = None
         self._task: TaskID | None = None
         self._phase = ""
+        self._validation: float | None = None
 
     def __enter__(self) -> TrainingProgress:
         if not is_terminal(self._stream) or os.environ.get("TERM") == "dumb":
@@ -52,13 +53,18 @@ class TrainingProgress:
         if self._task is None or event["phase"] != self._phase:
             if self._task is not None:
                 self._bar.remove_task(self._task)
-            self._phase = event["phase"]
+            self._phase, self._validation = event["phase"], None
             self._task = self._bar.add_task(self._phase, total=event["max_steps"], figures="")
-        self._bar.update(self._task, completed=event["step"], total=event["max_steps"], figures=_figures(event))
+        if event["validation"] is not None:
+            self._validation = event["validation"]
+        figures = _figures(event, self._validation)
+        self._bar.update(self._task, completed=event["step"], total=event["max_steps"], figures=figures)
 
 
-def _figures(event: Mapping[str, Any]) -> str:
-    validation = event["validation"]
+def _figures(event: Mapping[str, Any], validation: float | None) -> str:
+    """The newest figures; the speed is not known during the first steps."""
+    speed = event["windows_per_second"]
     parts = [f"epoch {event['epoch']:.1f}", f"loss {event['loss']:.4g}"]
     parts += [f"validation {validation:.4g}"] if validation is not None else []
-    return "  ".join([*parts, f"{event['windows_per_second']:,.0f} windows/s"])
+    parts += [f"{speed:,.0f} windows/s"] if speed is not None else []
+    return "  ".join(parts)

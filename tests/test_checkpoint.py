@@ -1,0 +1,278 @@
+"""The model file: what comes back, what is refused, and that nothing else is in it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from panels import make_panel, wave
+
+from stacklstm_cli.config import DataConfig, ModelConfig
+from stacklstm_cli.data.calendar import Step
+from stacklstm_cli.data.origins import Origins
+from stacklstm_cli.errors import ModelError
+from stacklstm_cli.model.checkpoint import Checkpoint, Weights, check_fits, given_options, load, save
+from stacklstm_cli.model.forecaster import Forecaster
+from stacklstm_cli.model.header import seal
+
+
+@pytest.fixture
+def path(checkpoint: Checkpoint, tmp_path: Path) -> Path:
+    """A sound model file."""
+    save(checkpoint, tmp_path / "m.safetensors")
+    return tmp_path / "m.safetensors"
+
+
+def forecast(checkpoint: Checkpoint, weights: Weights) -> bytes:
+    panel = make_panel(wave(50, seed=7), wave(5, seed=8))
+    forecaster = Forecaster(checkpoint.network(weights), torch.device("cpu"))
+    return forecaster.forecast(panel, Origins(np.array([0, 0, 1]), np.array([50, 20, 5])), 4, (0.1, 0.4, 0.9)).tobytes()
+
+
+def resealed(path: Path, document: dict[str, Any], tensors: Weights) -> None:
+    """A file with a sound digest, whatever it holds."""
+    document = document | {"digest": "0" * 64}
+    data = safetensors.torch.save(tensors, {"stacklstm": json.dumps(document, sort_keys=True)})
+    path.write_bytes(data.replace(b"0" * 64, seal(data).encode(), 1))
+
+
+def parts_of(path: Path) -> tuple[dict[str, Any], Weights]:
+    data = path.read_bytes()
+    index = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    return json.loads(index["__metadata__"]["stacklstm"]), safetensors.torch.load(data)
+
+
+class TestRoundTrip:
+    def test_everything_comes_back(self, checkpoint: Checkpoint, path: Path) -> None:
+        """Every field, every bit of every weight."""
+        found = load(path)
+        for field in dataclasses.fields(Checkpoint):
+            before, after = getattr(checkpoint, field.name), getattr(found, field.name)
+            if field.name in ("final", "judged"):
+                assert {name: tensor.dtype for name, tensor in after.items()} == {
+                    name: tensor.dtype for name, tensor in before.items()
+                }
+                assert all(torch.equal(after[name], before[name]) for name in before)
+            elif isinstance(before, np.ndarray):
+                assert after.dtype == np.int64
+                assert after.tolist() == before.tolist()
+            else:
+                assert after == before, field.name
+        assert found.step.phase == checkpoint.step.phase
+
+    def test_forecasts_are_the_same_bytes(self, checkpoint: Checkpoint, path: Path) -> None:
+        found = load(path)
+        assert checkpoint.judged is not None
+        assert found.judged is not None
+        assert forecast(found, found.final) == forecast(checkpoint, checkpoint.final)
+        assert forecast(found, found.judged) == forecast(checkpoint, checkpoint.judged)
+        assert forecast(found, found.final) != forecast(found, found.judged)
+
+    def test_without_judged_weights(self, checkpoint: Checkpoint, tmp_path: Path) -> None:
+        checkpoint.judged = None
+        save(checkpoint, tmp_path / "m.safetensors")
+        assert load(tmp_path / "m.safetensors").judged is None
+
+    def test_text_that_looks_like_the_digest_is_kept(self, checkpoint: Checkpoint, tmp_path: Path) -> None:
+        """A column whose name is 64 zeros, as the digest is while it is taken."""
+        checkpoint.columns = dataclasses.replace(checkpoint.columns, time="0" * 64)
+        save(checkpoint, tmp_path / "m.safetensors")
+        assert load(tmp_path / "m.safetensors").columns.time == "0" * 64
+
+    def test_names_in_any_script(self, checkpoint: Checkpoint, tmp_path: Path) -> None:
+        """Also control characters, quotes and backslashes."""
+        checkpoint.keys = (("größe\x00\n",), ('"\\日本',))
+        save(checkpoint, tmp_path / "m.safetensors")
+        assert load(tmp_path / "m.safetensors").keys == checkpoint.keys
+
+
+class TestFile:
+    def test_saving_twice_gives_the_same_bytes(self, checkpoint: Checkpoint, path: Path, tmp_path: Path) -> None:
+        """In other places, from other orders, over an older model, and what was loaded again."""
+        first = path.read_bytes()
+        checkpoint.final = dict(reversed(checkpoint.final.items()))
+        checkpoint.options = dict(reversed(checkpoint.options.items()))
+        other = tmp_path / "folder with another name"
+        other.mkdir()
+        (other / "x").write_bytes(b"old")
+        save(checkpoint, other / "x")
+        assert (other / "x").read_bytes() == first
+        save(load(path), path)
+        assert path.read_bytes() == first
+
+    def test_other_processes_write_the_same_bytes(self, path: Path) -> None:
+        """Whatever seed Python hashes with."""
+        first = path.read_bytes()
+        code = (
+            "import sys, pathlib\n"
+            "from stacklstm_cli.model.checkpoint import load, save\n"
+            "path = pathlib.Path(sys.argv[1])\n"
+            "save(load(path), path)"
+        )
+        subprocess.run(
+            [sys.executable, "-c", code, str(path)], check=True, env={**os.environ, "PYTHONHASHSEED": "12345"}
+        )
+        assert path.read_bytes() == first
+
+    def test_any_change_is_another_model(self, checkpoint: Checkpoint, path: Path) -> None:
+        """One weight, one option: the id tells them apart."""
+        ids = {checkpoint.id}
+        checkpoint.options["horizon"] = 5
+        save(checkpoint, path)
+        ids.add(checkpoint.id)
+        checkpoint.final["bias"][0, 0] += 1e-6
+        save(checkpoint, path)
+        ids.add(checkpoint.id)
+        assert len(ids) == 3
+
+    def test_neither_a_path_nor_a_clock_nor_a_row_is_in_it(self, checkpoint: Checkpoint, path: Path) -> None:
+        """Nothing of where and when it was made, and no training value."""
+        data = path.read_bytes()
+        for text in (str(path), str(path.parent), str(Path.cwd()), str(Path.home()), sys.prefix, "/home/", "C:\\"):
+            if len(text) > 1:
+                assert text.encode() not in data, text
+        document, _ = parts_of(path)
+        words = json.dumps(document).lower()
+        for word in ("created", "timestamp", "date", "hostname", "user"):
+            assert word not in words.replace("datetime", ""), word
+        for value in wave(40):
+            assert repr(float(value)).encode() not in data
+            assert np.float64(value).tobytes() not in data
+            assert np.float32(value).tobytes() not in data
+
+    def test_a_number_that_json_lacks_is_refused(self, checkpoint: Checkpoint, path: Path) -> None:
+        """Better no file than one that other programs cannot read; the old one stays."""
+        first = path.read_bytes()
+        checkpoint.metrics = {"stacklstm": {"mae": float("nan")}}
+        with pytest.raises(ValueError, match="not JSON compliant"):
+            save(checkpoint, path)
+        assert path.read_bytes() == first
+
+    def test_other_tools_can_read_the_tensors(self, path: Path) -> None:
+        """It is a plain safetensors file, sorted by part."""
+        names = set(safetensors.torch.load_file(path))
+        assert {"final.skip", "judged.skip", "final.lstm.weight_ih_l0", "rows.trained_to"} <= names
+
+
+class TestDamage:
+    def test_cut_off_anywhere(self, path: Path) -> None:
+        """At every 50th byte, and one before the end."""
+        data = path.read_bytes()
+        for length in (*range(0, len(data), 50), len(data) - 1):
+            path.write_bytes(data[:length])
+            with pytest.raises(ModelError, match=r"m\.safetensors"):
+                load(path)
+
+    def test_bytes_too_many(self, path: Path) -> None:
+        data = path.read_bytes()
+        for more in (b"\0", b"\n", data):
+            path.write_bytes(data + more)
+            with pytest.raises(ModelError, match=r"m\.safetensors"):
+                load(path)
+
+    def test_one_flipped_bit(self, path: Path) -> None:
+        """300 places in the length, the index, the document, the digest and the tensors: none goes unseen."""
+        data = path.read_bytes()
+        draw = random.Random(0)  # noqa: S311 - places, not secrets
+        begin = 8 + int.from_bytes(data[:8], "little")
+        digest = data.index(b"digest")
+        places = [draw.randrange(8 * 8) for _ in range(20)]
+        places += [draw.randrange(8 * digest, 8 * (digest + 80)) for _ in range(40)]
+        places += [draw.randrange(8 * 8, 8 * begin) for _ in range(120)]
+        places += [draw.randrange(8 * begin, 8 * len(data)) for _ in range(120)]
+        for place in places:
+            wrong = bytearray(data)
+            wrong[place // 8] ^= 1 << place % 8
+            path.write_bytes(wrong)
+            with pytest.raises(ModelError):
+                load(path)
+
+    def test_parts_of_two_models(self, checkpoint: Checkpoint, path: Path) -> None:
+        """The header of one over the tensors of another."""
+        one = path.read_bytes()
+        begin = 8 + int.from_bytes(one[:8], "little")
+        checkpoint.final, checkpoint.judged = checkpoint.judged or {}, checkpoint.final
+        save(checkpoint, path)
+        path.write_bytes(one[:begin] + path.read_bytes()[begin:])
+        with pytest.raises(ModelError, match="digest"):
+            load(path)
+
+    def test_a_sealed_file_without_a_part(self, path: Path) -> None:
+        """The digest is right, and yet something is missing: no other exception, whatever it is."""
+        document, tensors = parts_of(path)
+        resealed(path, document, tensors)
+        load(path)
+        for key in sorted(set(document) - {"digest", "versions"}):
+            resealed(path, {name: value for name, value in document.items() if name != key}, tensors)
+            with pytest.raises(ModelError, match=r"m\.safetensors"):
+                load(path)
+        for key in sorted(name for name in tensors if not name.startswith("judged.")):
+            resealed(path, document, {name: value for name, value in tensors.items() if name != key})
+            with pytest.raises(ModelError, match=r"m\.safetensors"):
+                load(path)
+
+    @pytest.mark.parametrize(
+        ("part", "name", "value"),
+        [
+            ("network", "layers", 3),
+            ("network", "layers", 0),
+            ("network", "layers", "two"),
+            ("network", "hidden_size", 10**30),
+            ("network", "context_length", 7),
+            ("network", "context_length", -1),
+            ("network", "patch_length", 0),
+            ("network", "quantiles", [0.5]),
+            ("network", "quantiles", None),
+            ("network", "cell", "other"),
+            ("columns", "targets", None),
+            ("step", "unit", None),
+        ],
+    )
+    def test_a_sealed_file_that_contradicts_itself(self, path: Path, part: str, name: str, value: Any) -> None:
+        """A network that the tensors do not fit, or none at all."""
+        document, tensors = parts_of(path)
+        if part == "step":
+            del document[part][name]
+        else:
+            document[part][name] = value
+        resealed(path, document, tensors)
+        with pytest.raises(ModelError, match=r"m\.safetensors"):
+            load(path)
+
+    def test_judged_weights_that_fit_no_network(self, path: Path) -> None:
+        """Found at loading, not when `evaluate` asks for them."""
+        document, tensors = parts_of(path)
+        resealed(path, document, tensors | {"judged.skip": torch.zeros(2, 2)})
+        with pytest.raises(ModelError, match=r"m\.safetensors"):
+            load(path)
+
+
+class TestPanel:
+    def test_rows_of_another_panel(self, checkpoint: Checkpoint) -> None:
+        """Positions on the grid become rows of the panel at hand: one that begins later, in another order."""
+        panel = make_panel(wave(30), wave(25), wave(10), starts=[20, 7, 3])
+        panel = dataclasses.replace(panel, keys=(("s1",), ("new",), ("s0",)))
+        # s0 was trained to 5 + 40, s1 to 9 + 30.
+        assert checkpoint.rows_of(panel, checkpoint.trained_to, np.array([1, 2, 3])).tolist() == [19, 2, 42]
+
+    def test_another_step_is_refused(self, checkpoint: Checkpoint) -> None:
+        panel = make_panel(wave(30))
+        check_fits(checkpoint, panel, Path("m"))
+        with pytest.raises(ModelError, match=r"1 hour.*15 minutes") as caught:
+            check_fits(checkpoint, dataclasses.replace(panel, step=Step("second", 900)), Path("m"))
+        assert "--model" in caught.value.hint
+
+
+def test_options_as_given() -> None:
+    found = given_options(DataConfig(target=("a", "b")), ModelConfig(layers=3))
+    assert (found["target"], found["layers"], found["horizon"]) == (("a", "b"), 3, None)

@@ -1,0 +1,157 @@
+"""Training windows against loops, and the units of the loss."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from panels import make_panel, small_spec, wave
+
+from stacklstm_cli.data.origins import Origins
+from stacklstm_cli.data.panel import Floats
+from stacklstm_cli.model.windows import Windows
+from stacklstm_cli.training.lessons import RELATIVE_SHARE, Lessons, lesson_origins, series_weights
+
+CPU = torch.device("cpu")
+values = st.one_of(st.just(math.nan), st.integers(-9, 9).map(float))
+
+
+def pairs(origins: Origins) -> list[tuple[int, int]]:
+    return list(zip(origins.series.tolist(), origins.rows.tolist(), strict=True))
+
+
+class TestOrigins:
+    @settings(max_examples=150, deadline=None)
+    @given(st.lists(st.lists(values, min_size=1, max_size=12), min_size=1, max_size=4), st.integers(1, 5), st.data())
+    def test_equal_the_loop(self, series: list[list[float]], horizon: int, data: st.DataObject) -> None:
+        """Each origin whose horizon lies in the part and holds at least one observed value, in order."""
+        first = [data.draw(st.integers(0, 14)) for _ in series]
+        last = [data.draw(st.integers(0, len(one))) for one in series]
+        expected = [
+            (index, rows)
+            for index, one in enumerate(series)
+            for rows in range(len(one) + 1)
+            if first[index] <= rows
+            and rows + horizon <= last[index]
+            and any(not math.isnan(value) for value in one[rows : rows + horizon])
+        ]
+        found = lesson_origins(make_panel(*series), np.array(first), np.array(last), horizon)
+        assert pairs(found) == expected
+
+    def test_nothing_fits(self) -> None:
+        panel = make_panel([1.0, 2.0], [3.0])
+        assert len(lesson_origins(panel, np.array([1, 1]), panel.lengths, 2)) == 0
+
+
+def slow_weight_parts(series: list[float], season: int) -> tuple[float, float]:
+    """One over the mean seasonal change, and one over the mean size, of one series."""
+    lag = season if len(series) > 2 * season else 1
+    changes = [abs(b - a) for a, b in zip(series, series[lag:], strict=False) if not math.isnan(b - a)]
+    observed = [value for value in series if not math.isnan(value)]
+    if not observed:
+        return 1.0, 1.0
+    level = math.fsum(abs(value) for value in observed) / len(observed)
+    mean = math.fsum(observed) / len(observed)
+    deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in observed) / len(observed))
+    floor = max(level / 1000, deviation / 100) or 1.0
+    change = math.fsum(changes) / len(changes) if changes else 0.0
+    return 1 / max(change, floor), 1 / max(level, floor)
+
+
+class TestWeights:
+    @settings(max_examples=150, deadline=None)
+    @given(
+        st.lists(st.lists(values, min_size=1, max_size=14), min_size=1, max_size=4),
+        st.integers(1, 5),
+        st.data(),
+    )
+    def test_equal_the_loop(self, series: list[list[float]], season: int, data: st.DataObject) -> None:
+        """Series of one value, all zero, constant, all missing; `ends` from 0 on."""
+        ends = [data.draw(st.integers(0, len(one))) for one in series]
+        parts = [slow_weight_parts(one[: max(end, 1)], season) for one, end in zip(series, ends, strict=True)]
+        middle = sorted(change / level for change, level in parts)
+        half = len(middle) // 2
+        median = middle[half] if len(middle) % 2 else (middle[half - 1] + middle[half]) / 2
+        expected = [
+            (1 - RELATIVE_SHARE) * change + RELATIVE_SHARE * median * level for change, level in parts
+        ]
+        found = series_weights(make_panel(*series), np.array(ends), season)
+        assert found.tolist() == pytest.approx(expected, rel=1e-9)
+        assert (found > 0).all()
+
+    @pytest.mark.parametrize("unit", [1e-6, 60.0, 1e9])
+    def test_a_series_counts_alike_in_any_unit(self, unit: float) -> None:
+        """Metres or millimetres of one of the series: only its own weight changes, by as much."""
+        one, two = wave(60), wave(50, seed=1)
+        before = series_weights(make_panel(one, two), np.array([60, 50]), 24)
+        after = series_weights(make_panel(one * unit, two), np.array([60, 50]), 24)
+        np.testing.assert_allclose(after * [unit, 1], before, rtol=1e-9)
+
+    def test_later_rows_have_no_say(self) -> None:
+        one = wave(60)
+        before = series_weights(make_panel(one), np.array([40]), 24)
+        one[40:] = 1e9
+        assert series_weights(make_panel(one), np.array([40]), 24).tobytes() == before.tobytes()
+
+
+def lessons_of(weights: Floats | None = None) -> Lessons:
+    gap = wave(30, seed=1) * 100
+    gap[[5, 20, 21]] = math.nan
+    panel = make_panel(wave(25), gap)
+    origins = lesson_origins(panel, np.array([2, 2]), panel.lengths, 4)
+    return Lessons(Windows(panel, small_spec(), CPU), origins, np.array([0.5, 4.0]) if weights is None else weights)
+
+
+class TestBatch:
+    def test_targets_in_the_units_of_the_loss(self) -> None:
+        """(y - location) * weight where y is known, 0 elsewhere; gain leads from normalised units there."""
+        lessons = lessons_of()
+        chosen = torch.tensor([0, 30, 44, 12])
+        lesson = lessons.batch(chosen, torch.float64)
+        series, rows = lessons.series[chosen], lessons.rows[chosen]
+        windows = lessons.windows.contexts(series, rows)
+        targets, known = lessons.windows.targets(series, rows)
+        assert not known.all()
+        for place in range(4):
+            weight = [0.5, 4.0][int(series[place])]
+            location, scale = windows.location[place].item(), windows.scale[place].item()
+            assert lesson.gain[place].item() == pytest.approx(scale * weight)
+            for step in range(4):
+                seen = bool(known[place, step])
+                expected = (targets[place, step].item() - location) * weight if seen else 0.0
+                assert lesson.known[place, step].item() == seen
+                assert lesson.target[place, step].item() == pytest.approx(expected, rel=1e-12)
+        assert torch.equal(lesson.context, windows.context.double())
+        assert torch.equal(lesson.observed, windows.observed.double())
+
+    def test_types(self) -> None:
+        for dtype in (torch.float32, torch.float64):
+            lesson = lessons_of().batch(torch.tensor([0, 1]), dtype)
+            parts = (lesson.context, lesson.observed, lesson.target, lesson.known, lesson.gain)
+            assert {part.dtype for part in parts} == {dtype}
+
+
+class TestThinned:
+    @pytest.mark.parametrize("most", [1, 2, 7, 44])
+    def test_spread_evenly(self, most: int) -> None:
+        """No window twice, in order, and no gap more than one wider than another."""
+        lessons = lessons_of()
+        thin = lessons.thinned(most)
+        everything = list(zip(lessons.series.tolist(), lessons.rows.tolist(), strict=True))
+        kept = [everything.index(pair) for pair in zip(thin.series.tolist(), thin.rows.tolist(), strict=True)]
+        assert len(kept) == min(most, len(everything))
+        assert len(thin) == len(kept)
+        steps = np.diff(kept)
+        assert (steps > 0).all()
+        assert steps.size == 0 or steps.max() - steps.min() <= 1
+        if most > 1:
+            assert (kept[0], kept[-1]) == (0, len(everything) - 1)
+        assert torch.equal(thin.weights, lessons.weights)
+
+    def test_few_stay_as_they_are(self) -> None:
+        lessons = lessons_of()
+        assert lessons.thinned(len(lessons)) is lessons
