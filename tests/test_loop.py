@@ -1,335 +1,386 @@
-"""The training loop: it learns, keeps the best, and ends when and as it should."""
+"""The training loop: what it learns, what it keeps, when it ends."""
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import math
-from collections import Counter
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from panels import make_panel, shaken_network, small_spec, wave
 
-from stacklstm_cli.data.panel import Panel
-from stacklstm_cli.errors import NothingLearnedError
+from stacklstm_cli.data.origins import Origins
+from stacklstm_cli.data.panel import Floats
+from stacklstm_cli.errors import ExitStatus, NothingLearnedError
 from stacklstm_cli.model.network import NetworkSpec, StackedRNN
 from stacklstm_cli.model.windows import Windows
-from stacklstm_cli.training import loop
 from stacklstm_cli.training.lessons import Lessons, lesson_origins
-from stacklstm_cli.training.loop import Fit, Schedule, fit, shuffled_batches
+from stacklstm_cli.training.loop import LEAST_IMPROVEMENT, Fit, Schedule, build_optimiser, fit, improves, shuffled_batches
 from stacklstm_cli.training.runtime import Clock, Stopped
-from tests.panels import make_panel, wave
 
-SPEC = NetworkSpec(
-    layers=2,
-    hidden_size=16,
-    dropout=0.0,
-    patch_length=4,
-    context_length=16,
-    horizon=4,
-    quantiles=(0.1, 0.5, 0.9),
-    location_length=8,
-    scale_length=16,
-)
+CPU = torch.device("cpu")
+SPEC = small_spec(context_length=8, hidden_size=6)
 SCHEDULE = Schedule(
-    batch_size=16,
-    learning_rate=0.01,
+    batch_size=8,
+    learning_rate=1e-2,
     weight_decay=0.0,
     grad_clip=1.0,
-    max_steps=12,
-    check_every=3,
+    max_steps=20,
+    check_every=5,
     patience=100,
     warmup=2,
-    average=0.9,
+    average=0.5,
     skip_rate=0.5,
-    validation_windows=4096,
+    validation_windows=1000,
 )
 
 
-def lessons_of(panel: Panel, first: int, last: int, weight: float = 0.1, spec: NetworkSpec = SPEC) -> Lessons:
-    """The windows of the first series between two rows."""
-    origins = lesson_origins(panel, np.asarray([first]), np.asarray([last]), spec.horizon)
-    return Lessons(Windows(panel, spec, torch.device("cpu")), origins, np.asarray([weight]))
+def lessons_of(values: Floats, weight: float = 0.1, most: int = 10_000, spec: NetworkSpec = SPEC) -> Lessons:
+    panel = make_panel(values)
+    first = np.array([spec.context_length])
+    origins = lesson_origins(panel, first, panel.lengths, spec.horizon)
+    return Lessons(Windows(panel, spec, CPU), Origins(origins.series[:most], origins.rows[:most]), np.array([weight]))
 
 
-def new_network(spec: NetworkSpec = SPEC) -> StackedRNN:
-    """The same network every time."""
+def network_of(spec: NetworkSpec = SPEC, seed: int = 0) -> StackedRNN:
     with torch.random.fork_rng():
-        torch.manual_seed(7)
+        torch.manual_seed(seed)
         return StackedRNN(spec)
 
 
-def run(
-    schedule: Schedule = SCHEDULE,
-    *,
-    validated: bool = True,
-    lessons: Lessons | None = None,
-    clock: Clock | None = None,
-    seed: int = 0,
-    spec: NetworkSpec = SPEC,
-    events: list[dict[str, Any]] | None = None,
+def fitted(
+    lessons: Lessons, validation: Lessons | None = None, clock: Clock | None = None, seed: int = 0, **changes: Any
 ) -> Fit:
-    """A fit on a wave of 150 rows, validated on its end."""
-    panel = make_panel(wave(150, 1))
+    """A fit of a new network."""
+    events = changes.pop("on_event", lambda event: None)
+    schedule = dataclasses.replace(SCHEDULE, **changes)
     return fit(
-        new_network(spec),
-        lessons or lessons_of(panel, 16, 110, spec=spec),
-        lessons_of(panel, 110, 150, spec=spec) if validated else None,
+        network_of(lessons.windows.spec),
+        lessons,
+        validation,
         schedule,
         seed=seed,
         clock=clock or Clock(),
         phase="testing",
-        on_event=(lambda event: None) if events is None else events.append,
+        on_event=events,
     )
 
 
+def loss_by_loops(weights: dict[str, torch.Tensor], lessons: Lessons) -> float:
+    """The mean pinball loss over every known target of every window, one number at a time."""
+    network = StackedRNN(lessons.windows.spec)
+    network.load_state_dict(weights)
+    network.eval()
+    total, count = 0.0, 0
+    for window in range(len(lessons)):
+        lesson = lessons.batch(torch.tensor([window]))
+        with torch.no_grad():
+            forecast = network(lesson.context, lesson.observed)[0] * lesson.gain[0, 0]
+        for step in range(lessons.windows.spec.horizon):
+            if not lesson.known[0, step]:
+                continue
+            for place, quantile in enumerate(lessons.windows.spec.quantiles):
+                above = float(lesson.target[0, step] - forecast[step, place])
+                total += 2 * max(quantile * above, (quantile - 1) * above) / 3
+            count += 1
+    return total / count
+
+
+def bytes_of(found: Fit) -> bytes:
+    return b"".join(found.weights[name].numpy().tobytes() for name in sorted(found.weights))
+
+
 class StopsAfter(Clock):
-    """Says to stop once it has been asked so many times."""
+    """A clock that is up when it has been asked so many times."""
 
     def __init__(self, steps: int, why: Stopped) -> None:
         super().__init__()
-        self.left, self.why = steps, why
+        self.steps, self.why = steps, why
+        self.shares: list[float] = []
 
     def stopped(self, share: float = 1.0) -> Stopped:
-        self.left -= 1
-        return self.why if self.left < 0 else ""
+        self.shares.append(share)
+        return self.why if len(self.shares) > self.steps else ""
 
 
-def script_validation(monkeypatch: pytest.MonkeyPatch, values: list[float]) -> None:
-    """Let validation give these losses, one after another."""
-    left = iter(values)
-    monkeypatch.setattr(loop, "validate", lambda *arguments: next(left))
+class TestLearning:
+    def test_learns_one_batch_by_heart(self) -> None:
+        """Eight windows of noise, to a hundredth of the loss of saying nothing."""
+        lessons = lessons_of(np.random.default_rng(0).normal(size=40), weight=1.0, most=8, spec=small_spec(
+            context_length=8, hidden_size=16))
+        nothing = loss_by_loops(network_of(lessons.windows.spec).state_dict(), lessons)
+        found = fitted(lessons, learning_rate=0.03, max_steps=600, average=0.9, skip_rate=1.0)
+        assert loss_by_loops(found.weights, lessons) < 0.03 * nothing
+
+    def test_gaps_in_the_targets_teach_nothing(self) -> None:
+        """What stands in a missing place changes no bit of the weights."""
+        values = wave(40)
+        values[[12, 25, 26]] = math.nan
+        lessons = lessons_of(values)
+        before = bytes_of(fitted(lessons))
+        lessons.windows.values[~lessons.windows.observed] = 1e9
+        assert bytes_of(fitted(lessons)) == before
+
+    def test_the_loss_of_an_event_is_that_of_its_batch(self) -> None:
+        """One batch holds all windows: the first loss is that of the untrained network."""
+        lessons = lessons_of(wave(40))
+        losses: list[float] = []
+        fitted(lessons, batch_size=1000, on_event=lambda event: losses.append(event["loss"]))
+        assert losses[0] == pytest.approx(loss_by_loops(network_of().state_dict(), lessons), rel=1e-5)
+        assert len(losses) == SCHEDULE.max_steps
+
+    def test_clipping_bounds_the_first_step_of_no_rate(self) -> None:
+        """0 does not clip: the result differs from that of a small norm."""
+        lessons = lessons_of(wave(40))
+        assert bytes_of(fitted(lessons, grad_clip=0.0)) != bytes_of(fitted(lessons, grad_clip=1e-3))
+        assert bytes_of(fitted(lessons, grad_clip=0.0)) == bytes_of(fitted(lessons, grad_clip=1e9))
 
 
-def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+class TestGroups:
+    def test_every_parameter_is_in_one_group(self) -> None:
+        """The skip learns slower; the bias does not decay."""
+        network = network_of()
+        groups = build_optimiser(network, dataclasses.replace(SCHEDULE, weight_decay=0.1)).groups
+        found = {id(parameter): group for group in groups for parameter in group.parameters}
+        assert sum(len(group.parameters) for group in groups) == len(found)
+        for name, parameter in network.named_parameters():
+            group = found[id(parameter)]
+            assert group.learning_rate == pytest.approx(0.005 if name == "skip" else 0.01), name
+            assert group.weight_decay == (0.0 if name == "bias" else 0.1), name
 
 
-def finite(found: Fit) -> bool:
-    return all(bool(tensor.isfinite().all()) for tensor in found.weights.values())
+class TestBest:
+    @pytest.fixture(scope="class")
+    @staticmethod
+    def overfitted() -> tuple[Fit, Lessons]:
+        """A fit that learns four windows by heart and gets worse on all others."""
+        noise = np.random.default_rng(3).normal(size=200)
+        lessons, validation = lessons_of(noise[:30], weight=1.0, most=4), lessons_of(noise[30:], weight=1.0)
+        return fitted(lessons, validation, learning_rate=0.02, max_steps=200, average=0.8), validation
+
+    def test_the_best_weights_are_kept_not_the_last(self, overfitted: tuple[Fit, Lessons]) -> None:
+        """The least of the validations, and the weights that gave it."""
+        found, validation = overfitted
+        steps = [entry["step"] for entry in found.history]
+        losses = [entry["validation"] or math.nan for entry in found.history]
+        assert steps == list(range(5, 201, 5))
+        assert found.steps < 200
+        assert losses[-1] > 1.1 * min(losses)
+        assert found.validation == losses[steps.index(found.steps)]
+        assert found.validation <= min(losses) * (1 + LEAST_IMPROVEMENT)
+        assert loss_by_loops(found.weights, validation) == pytest.approx(found.validation, rel=1e-4)
+
+    def test_without_validation_the_last_average_is_kept(self) -> None:
+        """As many steps as asked, and the weights a validation at that step would have judged."""
+        lessons = lessons_of(wave(60))
+        found = fitted(lessons, max_steps=15)
+        assert (found.steps, found.validation, found.history) == (15, None, [])
+        judged = fitted(lessons, lessons, max_steps=15, check_every=15)
+        assert bytes_of(judged) == bytes_of(found)
+
+    def test_validating_changes_nothing(self) -> None:
+        """How often it looks has no influence on what is learned."""
+        lessons = lessons_of(wave(60), spec=small_spec(context_length=8, dropout=0.3))
+        results = {every: fitted(lessons, lessons, max_steps=12, check_every=every) for every in (3, 4, 12)}
+        last = {every: found.history[-1]["validation"] for every, found in results.items()}
+        assert len(set(last.values())) == 1
+
+    @pytest.mark.parametrize(
+        ("value", "best", "better"),
+        [
+            (1.0, None, True),
+            (0.9, 1.0, True),
+            (1.0, 1.0, False),
+            (1.0 - LEAST_IMPROVEMENT / 2, 1.0, False),
+            (math.nan, None, False),
+            (math.inf, None, False),
+            (None, None, False),
+            (0.0, 0.0, False),
+        ],
+    )
+    def test_improvement(self, value: float | None, best: float | None, better: bool) -> None:
+        assert improves(value, best) is better
 
 
-def test_overfits_one_batch() -> None:
-    """Wrong if gradients, optimiser or loss do not fit together: eight windows of noise are then not learned."""
-    noise = np.random.default_rng(3).normal(size=40)
-    lessons = lessons_of(make_panel(noise), 20, 31, weight=1.0)
-    assert len(lessons) == 8
-    events: list[dict[str, Any]] = []
-    fast = replace(SCHEDULE, learning_rate=0.02, max_steps=300, average=0.5)
-    run(fast, validated=False, lessons=lessons, events=events)
-    assert events[-1]["loss"] < 0.1 * events[0]["loss"]
+class TestEnd:
+    def test_patience(self) -> None:
+        """Nothing improves at the least rate: the first validation is best, and so many more are made."""
+        lessons = lessons_of(wave(60))
+        found = fitted(lessons, lessons, learning_rate=1e-12, patience=3, max_steps=1000)
+        assert [entry["step"] for entry in found.history] == [5, 10, 15, 20]
+        assert (found.steps, found.stopped) == (5, "")
+        assert found.windows == 20 * 8
+
+    def test_the_last_step_is_validated(self) -> None:
+        lessons = lessons_of(wave(60))
+        assert [entry["step"] for entry in fitted(lessons, lessons, max_steps=7).history] == [5, 7]
+
+    @pytest.mark.parametrize("why", ["time", "signal"])
+    def test_the_clock(self, why: Stopped) -> None:
+        """The weights in hand are kept, and validated where nothing has been yet."""
+        lessons = lessons_of(wave(60))
+        for steps in (1, 3):
+            found = fitted(lessons, lessons, StopsAfter(steps, why))
+            assert (found.steps, found.stopped) == (steps, why)
+            assert found.validation == pytest.approx(loss_by_loops(found.weights, lessons), rel=1e-4)
+            plain = fitted(lessons, None, StopsAfter(steps, why))
+            assert (plain.steps, plain.stopped, plain.validation) == (steps, why, None)
+            assert bytes_of(plain) == bytes_of(found)
+
+    def test_the_weights_in_hand_are_validated_when_the_clock_ends_a_fit(self) -> None:
+        """Three steps after the last validation, better than then: these are returned."""
+        lessons = lessons_of(wave(60))
+        later = fitted(lessons, lessons, max_steps=8, check_every=8)
+        assert later.validation is not None
+        found = fitted(lessons, lessons, StopsAfter(8, "time"), check_every=5)
+        first = found.history[0]["validation"]
+        assert first is not None
+        assert later.validation < first * (1 - LEAST_IMPROVEMENT)
+        assert (found.steps, found.validation) == (8, later.validation)
+
+    def test_a_signal_from_an_event(self) -> None:
+        """As a handler sets it, between two steps."""
+        clock = Clock()
+
+        def stop(event: dict[str, Any]) -> None:
+            if event["step"] == 7:
+                clock.signal_number = 15
+
+        found = fitted(lessons_of(wave(60)), None, clock, on_event=stop)
+        assert (found.steps, found.stopped) == (7, "signal")
+
+    def test_the_share_of_time_is_passed_on(self) -> None:
+        clock, lessons = StopsAfter(2, "time"), lessons_of(wave(60))
+        fit(network_of(), lessons, None, SCHEDULE, seed=0, clock=clock, phase="", share_of_time=0.25)
+        assert clock.shares == [0.25] * 3
 
 
-def test_without_validation_every_step_is_made() -> None:
-    """Wrong if a known number of steps is not kept, or a loss is claimed that nobody measured."""
-    found = run(validated=False)
-    assert (found.steps, found.validation, found.history, found.stopped) == (12, None, [], "")
-    assert found.windows == 12 * 16
+class TestNothingLearned:
+    @pytest.mark.parametrize("validated", [False, True])
+    def test_no_step(self, validated: bool) -> None:
+        lessons = lessons_of(wave(60))
+        with pytest.raises(NothingLearnedError, match="single optimiser step") as caught:
+            fitted(lessons, lessons if validated else None, Clock(max_time=0.0))
+        assert caught.value.exit_status == ExitStatus.NOTHING_LEARNED
+        assert "--max-time" in caught.value.hint
+
+    @pytest.mark.parametrize("validated", [False, True])
+    def test_a_loss_that_is_no_number(self, validated: bool) -> None:
+        lessons = lessons_of(wave(60), weight=math.nan)
+        with pytest.raises(NothingLearnedError, match="not a finite number") as caught:
+            fitted(lessons, lessons if validated else None)
+        assert "--learning-rate" in caught.value.hint
+
+    def test_an_infinite_loss(self) -> None:
+        """A target beyond float32 has finite gradients: the weights are numbers, and yet the fit broke off."""
+        values = wave(60)
+        values[-1] = 1e45
+        lessons = lessons_of(values)
+        with pytest.raises(NothingLearnedError, match="finite"):
+            fitted(lessons, batch_size=1000)
+
+    def test_an_infinite_validation_loss(self) -> None:
+        """Every weight is a number, but nothing tells good from bad: a result that JSON cannot hold."""
+        values = wave(60)
+        values[-1] = 1e45
+        with pytest.raises(NothingLearnedError, match="finite"):
+            fitted(lessons_of(wave(60)), lessons_of(values))
+
+    def test_what_was_good_before_it_broke_is_kept(self) -> None:
+        """A best validated fit survives a loss that is no number later on."""
+        lessons = lessons_of(wave(60))
+
+        def spoil(event: dict[str, Any]) -> None:
+            if event["step"] == 12:
+                lessons.weights[:] = math.nan
+
+        found = fitted(lessons, lessons_of(wave(60)), on_event=spoil)
+        assert found.steps in (5, 10)
+        assert found.validation is not None
+        assert all(tensor.isfinite().all() for tensor in found.weights.values())
 
 
-def test_the_best_validated_weights_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Wrong if the last weights are returned in place of the best, or weights of another step."""
-    script_validation(monkeypatch, [3.0, 1.0, 2.0, 4.0])
-    found = run()
-    assert (found.steps, found.validation) == (6, 1.0)
-    assert [entry["validation"] for entry in found.history] == [3.0, 1.0, 2.0, 4.0]
-    assert [entry["step"] for entry in found.history] == [3, 6, 9, 12]
-    assert same(found.weights, run(replace(SCHEDULE, max_steps=6), validated=False).weights)
-    assert not same(found.weights, run(validated=False).weights)
+class TestBatches:
+    @settings(max_examples=60, deadline=None)
+    @given(st.integers(1, 30), st.integers(1, 40), st.integers(0, 2**63 - 1))
+    def test_each_window_once_per_pass(self, count: int, size: int, seed: int) -> None:
+        """Over any number of passes, batches of any size, also larger than a pass."""
+        batches = shuffled_batches(count, size, seed, CPU)
+        drawn = torch.cat(list(itertools.islice(batches, 3 * count // size + 3)))
+        assert len(drawn) >= 3 * count
+        for begin in range(0, 3 * count, count):
+            assert sorted(drawn[begin : begin + count].tolist()) == list(range(count))
+
+    def test_each_batch_is_full(self) -> None:
+        assert {len(batch) for batch in itertools.islice(shuffled_batches(7, 3, 0, CPU), 20)} == {3}
+
+    def test_each_pass_has_its_own_order(self) -> None:
+        one, two = itertools.islice(shuffled_batches(50, 50, 0, CPU), 2)
+        assert one.tolist() != two.tolist()
+        assert one.tolist() != next(shuffled_batches(50, 50, 1, CPU)).tolist()
 
 
-def test_the_kept_weights_are_the_average_that_was_validated() -> None:
-    """Wrong if the reported validation loss is not that of the returned weights."""
-    found = run()
-    network = StackedRNN(SPEC)
-    network.load_state_dict(found.weights)
-    network.eval()
-    lessons = lessons_of(make_panel(wave(150, 1)), 110, 150)
-    lesson = lessons.batch(torch.arange(len(lessons)))
-    with torch.no_grad():
-        forecast = network(lesson.context, lesson.observed) * lesson.gain.unsqueeze(-1)
-    total = 0.0
-    for place, level in enumerate(SPEC.quantiles):
-        error = (lesson.target - forecast[..., place]).double().numpy()
-        total += float(np.where(error >= 0, level * error, (level - 1) * error).sum())
-    count = len(lessons) * SPEC.horizon * len(SPEC.quantiles)
-    assert found.validation == pytest.approx(2 * total / count, rel=1e-5)
+class TestChance:
+    SPEC = small_spec(context_length=8, dropout=0.4)
+
+    def test_the_same_seed_gives_the_same_bytes(self) -> None:
+        """With dropout, whatever was drawn before; another seed gives others."""
+        lessons = lessons_of(wave(60), spec=self.SPEC)
+        first = fitted(lessons, lessons)
+        torch.rand(17)
+        second = fitted(lessons, lessons)
+        assert bytes_of(second) == bytes_of(first)
+        assert second.history == first.history
+        assert bytes_of(fitted(lessons, lessons, seed=1)) != bytes_of(first)
+
+    def test_the_global_generator_is_left_alone(self) -> None:
+        torch.manual_seed(5)
+        before = torch.get_rng_state()
+        lessons = lessons_of(wave(60), spec=self.SPEC)
+        fit(shaken_network(self.SPEC, 0, torch.float32), lessons, lessons, SCHEDULE, seed=0, clock=Clock(), phase="")
+        assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_patience_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Wrong if training goes on after so many validations without improvement, or ends before."""
-    script_validation(monkeypatch, [3.0, 2.0, 2.5, 1.0, 1.5, 1.2, 0.1])
-    events: list[dict[str, Any]] = []
-    found = run(replace(SCHEDULE, max_steps=1000, patience=2), events=events)
-    assert (found.steps, found.validation, len(events)) == (12, 1.0, 18)
+class TestReport:
+    def test_counts(self) -> None:
+        """49 windows in batches of 8: 20 steps are three passes and a bit."""
+        lessons = lessons_of(wave(60))
+        assert len(lessons) == 49
+        found = fitted(lessons)
+        assert found.windows == 160
+        assert found.epochs == pytest.approx(160 / 49)
+        assert found.first_epoch_seconds is not None
+        assert 0 < found.first_epoch_seconds <= found.seconds
+        assert found.windows_per_second is not None
+        assert found.windows_per_second > 0
+        short = fitted(lessons, max_steps=3)
+        assert short.first_epoch_seconds is None
+        assert short.windows_per_second is None
 
+    def test_events(self) -> None:
+        """One per step, with what a progress line shows."""
+        events: list[dict[str, Any]] = []
+        lessons = lessons_of(wave(60))
+        found = fitted(lessons, lessons, on_event=events.append)
+        assert [event["step"] for event in events] == list(range(1, 21))
+        assert {event["phase"] for event in events} == {"testing"}
+        assert {event["max_steps"] for event in events} == {20}
+        assert [event["step"] for event in events if event["validation"] is not None] == [5, 10, 15, 20]
+        assert found.history == [
+            {key: event[key] for key in ("step", "epoch", "loss", "validation")}
+            for event in events
+            if event["validation"] is not None
+        ]
 
-def test_a_hair_better_is_not_better(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Wrong if improvements too small to mean anything keep training alive."""
-    script_validation(monkeypatch, [1.0, 0.99995, 0.99992, 0.5])
-    assert run(replace(SCHEDULE, max_steps=1000, patience=2)).steps == 3
-
-
-def test_a_validation_that_is_no_number_is_not_better(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Wrong if a loss of NaN or infinity is kept as the best."""
-    script_validation(monkeypatch, [math.nan, math.inf, 2.0, math.nan])
-    found = run()
-    assert (found.steps, found.validation) == (9, 2.0)
-
-
-@pytest.mark.parametrize("why", ["time", "signal"])
-@pytest.mark.parametrize("validated", [True, False])
-@pytest.mark.parametrize("steps", [1, 5])
-def test_the_clock_ends_it_with_the_weights_in_hand(why: Stopped, validated: bool, steps: int) -> None:
-    """Wrong if a stop loses the weights, or they are not those of the steps that were made."""
-    found = run(replace(SCHEDULE, check_every=50), validated=validated, clock=StopsAfter(steps, why))
-    assert (found.stopped, found.steps) == (why, steps)
-    assert finite(found)
-    assert (found.validation is not None) == validated
-    assert same(found.weights, run(replace(SCHEDULE, max_steps=steps), validated=False).weights)
-
-
-def test_a_stop_between_validations_validates_what_is_in_hand(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Wrong if steps that made the weights better are thrown away because no validation was due."""
-    script_validation(monkeypatch, [3.0, 1.0])
-    found = run(clock=StopsAfter(5, "time"))
-    assert (found.steps, found.validation, found.stopped) == (5, 1.0, "time")
-
-
-def test_a_stop_keeps_earlier_weights_that_were_better(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Wrong if a stop replaces the best weights by worse ones."""
-    script_validation(monkeypatch, [1.0, 3.0])
-    found = run(clock=StopsAfter(5, "signal"))
-    assert (found.steps, found.validation, found.stopped) == (3, 1.0, "signal")
-
-
-def test_no_step_is_nothing_learned() -> None:
-    """Wrong if a run that had no time for a step returns a model."""
-    with pytest.raises(NothingLearnedError, match="single optimiser step") as caught:
-        run(clock=Clock(0.0))
-    assert caught.value.exit_status == 8
-    assert caught.value.code == "no_step"
-
-
-@pytest.mark.parametrize("validated", [True, False])
-@pytest.mark.parametrize("weight", [math.nan, 1e39])
-def test_a_loss_that_is_not_finite_is_nothing_learned(validated: bool, weight: float) -> None:
-    """Wrong if broken weights are returned."""
-    lessons = lessons_of(make_panel(wave(150, 1)), 16, 110, weight)
-    with pytest.raises(NothingLearnedError, match="finite") as caught:
-        run(validated=validated, lessons=lessons)
-    assert caught.value.code == "diverged"
-
-
-def test_divergence_after_a_validation_keeps_finite_weights(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Wrong if a late explosion of the loss costs the good weights found before."""
-    honest, steps = loop.lesson_loss, Counter[str]()
-
-    def explode(network: StackedRNN, lesson: Any, quantiles: Tensor) -> Tensor:
-        steps["train"] += network.training
-        return honest(network, lesson, quantiles) * (math.nan if steps["train"] > 4 else 1.0)
-
-    monkeypatch.setattr(loop, "lesson_loss", explode)
-    found = run()
-    assert found.steps == 3
-    assert finite(found)
-
-
-@given(count=st.integers(1, 80), share=st.floats(0.01, 1), seed=st.integers(0, 2**31))
-def test_each_pass_covers_every_window_once(count: int, share: float, seed: int) -> None:
-    """Wrong if a window is left out, comes twice in one pass, or a batch has another size."""
-    size = max(1, int(share * count))
-    batches = shuffled_batches(count, size, seed, torch.device("cpu"))
-    taken: list[int] = []
-    while len(taken) < 3 * count:
-        batch = next(batches)
-        assert len(batch) == size
-        taken += batch.tolist()
-    for begin in range(0, 3 * count, count):
-        assert sorted(taken[begin : begin + count]) == list(range(count))
-    if count > 20:
-        assert taken[:count] != taken[count : 2 * count]
-
-
-def test_the_same_seed_gives_the_same_bytes() -> None:
-    """Wrong if anything random is outside the seed, or the seed is ignored."""
-    spec = replace(SPEC, dropout=0.3)
-    one, again, other = run(spec=spec), run(spec=spec), run(spec=spec, seed=1)
-    assert same(one.weights, again.weights)
-    assert one.history == again.history
-    assert not same(one.weights, other.weights)
-
-
-def test_the_global_random_state_is_neither_used_nor_touched() -> None:
-    """Wrong if a fit depends on what was drawn before it, or changes what is drawn after it."""
-    spec = replace(SPEC, dropout=0.3)
-    torch.manual_seed(1)
-    one = run(spec=spec)
-    torch.manual_seed(2)
-    before = torch.random.get_rng_state()
-    other = run(spec=spec)
-    assert torch.equal(torch.random.get_rng_state(), before)
-    assert same(one.weights, other.weights)
-
-
-def test_dropout_is_on_in_training_only() -> None:
-    """Wrong if dropout never acts, or spoils the validation."""
-    heavy = replace(SPEC, dropout=0.5)
-    assert not same(run().weights, run(spec=heavy).weights)
-    one, again = run(spec=heavy), run(spec=heavy)
-    assert one.validation == again.validation
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"learning_rate": 0.001},
-        {"weight_decay": 1.0},
-        {"grad_clip": 1e-9},
-        {"grad_clip": 0.0},
-        {"max_steps": 9},
-        {"batch_size": 8},
-        {"warmup": 9},
-        {"average": 0.1},
-        {"skip_rate": 0.0},
-    ],
-)
-def test_every_part_of_the_schedule_acts(change: dict[str, Any]) -> None:
-    """Wrong if a setting of the schedule is carried along and never used."""
-    lessons = lessons_of(make_panel(wave(150, 1)), 16, 110, weight=10.0)
-    one = run(validated=False, lessons=lessons)
-    other = run(replace(SCHEDULE, **change), validated=False, lessons=lessons)
-    assert not same(one.weights, other.weights)
-
-
-def test_fewer_validation_windows_are_looked_at() -> None:
-    """Wrong if the limit on the windows of a validation is ignored."""
-    assert run().validation != run(replace(SCHEDULE, validation_windows=3)).validation
-
-
-def test_events_tell_every_step() -> None:
-    """Wrong if a progress display would miss a step, the phase or the end."""
-    events: list[dict[str, Any]] = []
-    found = run(events=events)
-    assert [event["step"] for event in events] == list(range(1, 13))
-    assert {event["phase"] for event in events} == {"testing"}
-    assert {event["max_steps"] for event in events} == {12}
-    assert [event["step"] for event in events if event["validation"] is not None] == [3, 6, 9, 12]
-    assert all(math.isfinite(event["loss"]) for event in events)
-    assert events[-1]["epoch"] == pytest.approx(12 * 16 / 91) == found.epochs
-    assert events[2]["windows_per_second"] is None
-    assert events[3]["windows_per_second"] > 0
-    assert found.first_epoch_seconds is not None
-    assert 0 < found.first_epoch_seconds <= found.seconds
-
-
-def test_a_batch_is_never_larger_than_what_there_is() -> None:
-    """Wrong if few windows are repeated within one batch."""
-    few = lessons_of(make_panel(wave(40)), 16, 24)
-    found = run(replace(SCHEDULE, batch_size=1000), validated=False, lessons=few)
-    assert found.windows == 12 * len(few)
-    assert found.epochs == 12
+    def test_weights_are_a_copy(self) -> None:
+        """Training the same network on does not change what was found."""
+        lessons, network = lessons_of(wave(60)), network_of()
+        found = fit(network, lessons, None, SCHEDULE, seed=0, clock=Clock(), phase="")
+        before = bytes_of(found)
+        fit(network, lessons, None, SCHEDULE, seed=1, clock=Clock(), phase="")
+        assert bytes_of(found) == before

@@ -1,4 +1,4 @@
-"""The optimiser against torch's own class, and the average of the weights against its recursion."""
+"""AdamW against torch's class, the average of the weights against its recursion."""
 
 from __future__ import annotations
 
@@ -8,127 +8,114 @@ from torch import Tensor, nn
 
 from stacklstm_cli.training.optimiser import BETAS, EPSILON, AdamW, Group, WeightAverage
 
-Shapes = [(4, 3), (5,), (2, 2, 2)]
+
+def network_of(seed: int = 0) -> nn.Sequential:
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 2)).double()
 
 
-def parameters(seed: int) -> list[nn.Parameter]:
-    """The same parameters for the same seed."""
-    generator = torch.Generator().manual_seed(seed)
-    return [nn.Parameter(torch.randn(shape, generator=generator)) for shape in Shapes]
-
-
-def set_gradients(chosen: list[nn.Parameter], seed: int) -> None:
-    """The same gradients for the same seed, now small, now large."""
-    generator = torch.Generator().manual_seed(seed)
-    for parameter in chosen:
-        parameter.grad = torch.randn(parameter.shape, generator=generator) * 10.0 ** (seed % 4 - 2)
-
-
-@pytest.mark.parametrize("warmup", [1, 7])
-def test_steps_equal_those_of_torch(warmup: int) -> None:
-    """Wrong if a rate, a decay, the warm-up or a moment of any group differs from torch.optim.AdamW at any step."""
-    rates, decays = [0.01, 0.002, 0.05], [0.1, 0.0, 0.3]
-    ours, theirs = parameters(1), parameters(1)
-    optimiser = AdamW(
-        [Group([one], rate, decay) for one, rate, decay in zip(ours, rates, decays, strict=True)], warmup=warmup
-    )
-    reference = torch.optim.AdamW(
-        [
-            {"params": [one], "lr": rate, "weight_decay": decay}
-            for one, rate, decay in zip(theirs, rates, decays, strict=True)
-        ],
-        betas=BETAS,
-        eps=EPSILON,
-    )
-    for step in range(1, 26):
-        for group, rate in zip(reference.param_groups, rates, strict=True):
-            group["lr"] = rate * (step / warmup if step < warmup else 1.0)
-        set_gradients(ours, step)
-        set_gradients(theirs, step)
-        optimiser.step()
-        reference.step()
-        for one, other in zip(ours, theirs, strict=True):
-            torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-8)
-    assert not torch.equal(ours[0], parameters(1)[0])
-
-
-def test_several_parameters_in_one_group_move_as_alone() -> None:
-    """Wrong if parameters of one group share a moment or a count of steps."""
-    together, alone = parameters(2), parameters(2)
-    first = AdamW([Group(together, 0.01, 0.1)], warmup=3)
-    second = AdamW([Group([one], 0.01, 0.1) for one in alone], warmup=3)
-    for step in range(5):
-        set_gradients(together, step)
-        set_gradients(alone, step)
-        first.step()
-        second.step()
-    for one, other in zip(together, alone, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-8)
-
-
-def test_gradients_are_forgotten() -> None:
-    """Wrong if the gradient of one step adds to the next one's."""
-    chosen = parameters(3)
-    optimiser = AdamW([Group(chosen, 0.01, 0.0)], warmup=1)
-    set_gradients(chosen, 1)
-    optimiser.step()
-    assert all(parameter.grad is None for parameter in chosen)
-
-
-class Holder(nn.Module):
-    """A module with two parameters and a buffer, which no average may touch."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.one = nn.Parameter(torch.zeros(3))
-        self.other = nn.Parameter(torch.ones(2, 2))
-        self.register_buffer("fixed", torch.full((2,), 9.0))
-
-
-def move(network: nn.Module, step: int) -> None:
-    """Set the weights to something new."""
+def loss_of(network: nn.Module, step: int) -> Tensor:
     generator = torch.Generator().manual_seed(step)
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.copy_(torch.randn(parameter.shape, generator=generator))
+    inputs = torch.randn(8, 3, dtype=torch.float64, generator=generator)
+    outputs: Tensor = network(inputs)
+    return (outputs - inputs[:, :2].sin() * 3).square().mean()
 
 
-@pytest.mark.parametrize("decay", [0.3, 0.9, 0.99])
-def test_average_equals_its_recursion(decay: float) -> None:
-    """Wrong if the average forgets faster or slower than its formula, at any of its steps."""
-    network = Holder()
-    average = WeightAverage(network, decay)
-    expected = [parameter.detach().double().clone() for parameter in network.parameters()]
-    for step in range(1, 41):
-        move(network, step)
-        average.update()
-        kept = min(decay, (1 + step) / (10 + step))
-        expected = [
-            kept * mean + (1 - kept) * parameter.detach().double()
-            for mean, parameter in zip(expected, network.parameters(), strict=True)
-        ]
-        for mean, other in zip(average.means, expected, strict=True):
-            torch.testing.assert_close(mean.double(), other, rtol=1e-5, atol=1e-6)
+def weights_of(network: nn.Module) -> list[Tensor]:
+    return [parameter.detach().clone() for parameter in network.parameters()]
 
 
-def test_swap_exchanges_and_a_second_swap_undoes_it() -> None:
-    """Wrong if the weights after two swaps differ by one bit, or one swap does not bring the average."""
-    network = Holder()
-    average = WeightAverage(network, 0.5)
-    move(network, 1)
-    average.update()
+class TestAdamW:
+    @pytest.mark.parametrize("warmup", [1, 5, 1000])
+    def test_equals_torch_step_by_step(self, warmup: int) -> None:
+        """Three groups with their own rates and decays, rates rising over the warm-up."""
+        ours, theirs = network_of(), network_of()
+        rates, decays = [0.05, 0.005, 0.02], [0.1, 0.0, 0.5]
 
-    def state() -> tuple[list[Tensor], list[Tensor]]:
-        return [one.detach().clone() for one in network.parameters()], [one.clone() for one in average.means]
+        def split(network: nn.Module) -> list[list[nn.Parameter]]:
+            one, two, three, four = network.parameters()
+            return [[one, two], [three], [four]]
 
-    weights, means = state()
-    average.swap()
-    swapped_weights, swapped_means = state()
-    assert all(torch.equal(one, other) for one, other in zip(swapped_weights, means, strict=True))
-    assert all(torch.equal(one, other) for one, other in zip(swapped_means, weights, strict=True))
-    assert not torch.equal(weights[0], means[0])
-    average.swap()
-    again_weights, again_means = state()
-    assert all(torch.equal(one, other) for one, other in zip(again_weights, weights, strict=True))
-    assert all(torch.equal(one, other) for one, other in zip(again_means, means, strict=True))
-    assert dict(network.named_buffers())["fixed"].tolist() == [9.0, 9.0]
+        optimiser = AdamW([Group(*group) for group in zip(split(ours), rates, decays, strict=True)], warmup)
+        reference = torch.optim.AdamW(
+            [
+                {"params": parameters, "lr": rate, "weight_decay": decay}
+                for parameters, rate, decay in zip(split(theirs), rates, decays, strict=True)
+            ],
+            betas=BETAS,
+            eps=EPSILON,
+        )
+        for step in range(1, 13):
+            for group, rate in zip(reference.param_groups, rates, strict=True):
+                group["lr"] = rate * min(1.0, step / warmup)
+            reference.zero_grad()
+            loss_of(theirs, step).backward()  # type: ignore[no-untyped-call]
+            reference.step()
+            loss_of(ours, step).backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+            for mine, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+                torch.testing.assert_close(mine, other, rtol=1e-10, atol=1e-12)
+
+    def test_gradients_are_forgotten(self) -> None:
+        """The next loss must not add to them."""
+        network = network_of()
+        optimiser = AdamW([Group(list(network.parameters()), 0.01, 0.0)], 1)
+        loss_of(network, 0).backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        assert all(parameter.grad is None for parameter in network.parameters())
+
+    def test_decay_draws_to_zero(self) -> None:
+        """Without a gradient a decayed weight shrinks by rate times decay, another stays."""
+        decayed, kept = nn.Parameter(torch.tensor([2.0])), nn.Parameter(torch.tensor([2.0]))
+        decayed.grad, kept.grad = torch.zeros(1), torch.zeros(1)
+        AdamW([Group([decayed], 0.1, 0.5), Group([kept], 0.1, 0.0)], 1).step()
+        assert decayed.item() == pytest.approx(2 * 0.95)
+        assert kept.item() == 2
+
+
+class TestAverage:
+    @pytest.mark.parametrize("decay", [0.0, 0.5, 0.99])
+    def test_equals_its_recursion(self, decay: float) -> None:
+        """m <- d m + (1 - d) w, where d rises as (1 + t) / (10 + t) up to the decay."""
+        network = network_of()
+        average = WeightAverage(network, decay)
+        means = weights_of(network)
+        for step in range(1, 30):
+            with torch.no_grad():
+                for parameter in network.parameters():
+                    parameter.add_(torch.randn_like(parameter))
+            average.update()
+            share = min(decay, (1 + step) / (10 + step))
+            means = [share * mean + (1 - share) * now for mean, now in zip(means, weights_of(network), strict=True)]
+        before = weights_of(network)
+        average.swap()
+        for found, expected in zip(network.parameters(), means, strict=True):
+            torch.testing.assert_close(found.detach(), expected, rtol=1e-10, atol=1e-12)
+        average.swap()
+        assert all(torch.equal(one, other) for one, other in zip(before, network.parameters(), strict=True))
+
+    def test_swapping_twice_is_nothing(self) -> None:
+        """Bit for bit, in the network and in the average: the next update goes on as if nothing had been."""
+        swapped, straight = network_of(), network_of()
+        one, other = WeightAverage(swapped, 0.9), WeightAverage(straight, 0.9)
+        for step in range(5):
+            for network, average in ((swapped, one), (straight, other)):
+                with torch.no_grad():
+                    for parameter in network.parameters():
+                        parameter.mul_(1.1 + step / 10)
+                average.update()
+            one.swap()
+            one.swap()
+        assert all(torch.equal(a, b) for a, b in zip(swapped.parameters(), straight.parameters(), strict=True))
+        assert all(torch.equal(a, b) for a, b in zip(one.means, other.means, strict=True))
+
+    def test_a_swap_leaves_no_shared_memory(self) -> None:
+        """Changing the network afterwards does not change the average."""
+        network = network_of()
+        average = WeightAverage(network, 0.9)
+        average.swap()
+        before = [mean.clone() for mean in average.means]
+        with torch.no_grad():
+            for parameter in network.parameters():
+                parameter.zero_()
+        assert all(torch.equal(a, b) for a, b in zip(before, average.means, strict=True))

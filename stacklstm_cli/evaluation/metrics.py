@@ -19,7 +19,7 @@ import math
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -27,6 +27,11 @@ from stacklstm_cli.data.panel import Floats, Ints
 
 POINTS_AT_ONCE = 50_000
 """Scored in one go: 0.4 MB an array, which is 3 to 5 times as fast as arrays of millions."""
+
+
+POINT_METRICS = ("mae", "rmse", "smape", "mase", "rmsse", "wql", "crps", "bias")
+"""What tables show first, in this order."""
+T = TypeVar("T")
 
 
 class Interval(NamedTuple):
@@ -270,7 +275,7 @@ def msis(sums: Sums, scales: Scales) -> Floats:
 def series_metrics(sums: Sums, scales: Scales) -> dict[str, Floats]:
     """Metric -> [N] value for each series, NaN where undefined."""
     with np.errstate(over="ignore", invalid="ignore"):
-        return {**_unscaled(sums), **_scaled(sums, scales)}
+        return _in_order({**_unscaled(sums), **_scaled(sums, scales)})
 
 
 def overall_metrics(sums: Sums, scales: Scales) -> dict[str, float]:
@@ -281,10 +286,16 @@ def overall_metrics(sums: Sums, scales: Scales) -> dict[str, float]:
     """
     with np.errstate(over="ignore", invalid="ignore"):
         averaged = (sums.points > 0) & np.isfinite(scales.absolute)
-        values = {name: value[0] for name, value in _unscaled(sums.pooled()).items()}
+        values = {name: float(value[0]) for name, value in _unscaled(sums.pooled()).items()}
         for name, value in _scaled(sums, scales).items():
-            values[name] = value[averaged].mean() if averaged.any() else np.nan
-    return {name: float(value) for name, value in values.items()}
+            values[name] = float(value[averaged].mean()) if averaged.any() else np.nan
+    return _in_order(values)
+
+
+def _in_order(values: dict[str, T]) -> dict[str, T]:
+    """Points before intervals: the order of tables, whatever was computed first."""
+    first = [name for name in POINT_METRICS if name in values]
+    return {name: values[name] for name in dict.fromkeys([*first, *values])}
 
 
 def _unscaled(sums: Sums) -> dict[str, Floats]:

@@ -1,0 +1,276 @@
+"""What is chosen from the data: each rule on steps and lengths of many kinds, and every option heard."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stacklstm_cli.config import MetricConfig, ModelConfig, TrainingConfig
+from stacklstm_cli.data.calendar import Step, parse_freq
+from stacklstm_cli.data.panel import Panel
+from stacklstm_cli.errors import UsageError
+from stacklstm_cli.training.defaults import LEAST_WINDOWS, Plan, default_patch, resolve, size_of
+from tests.panels import make_panel
+
+SEASONS = {"h": 24, "30min": 48, "min": 1440, "s": 60, "5h": 1, "D": 7, "B": 5, "W": 52, "MS": 12, "QS": 4, "YS": 1}
+"""Rows in a season of each step: the day, hour or minute, else the week, else the year."""
+FREQUENCIES = ("h", "30min", "D", "B", "W", "MS", "QS", "YS", "5h")
+
+
+def panel_of(lengths: Sequence[int], frequency: str = "h") -> Panel:
+    """Series of zeros, as no rule may look at a value."""
+    step = replace(parse_freq(frequency), phase=0)
+    return replace(make_panel(*[np.zeros(length) for length in lengths]), step=step)
+
+
+def plan_of(
+    lengths: Sequence[int],
+    frequency: str = "h",
+    model: dict[str, Any] | None = None,
+    training: dict[str, Any] | None = None,
+    seasonality: int | None = None,
+) -> Plan:
+    return resolve(
+        panel_of(lengths, frequency),
+        ModelConfig(**model or {}),
+        TrainingConfig(**training or {}),
+        MetricConfig(seasonality=seasonality),
+    )
+
+
+@pytest.mark.parametrize("frequency", SEASONS)
+def test_the_season_follows_from_the_step(frequency: str) -> None:
+    """Wrong if a step has another season, or a season is believed that no series holds twice."""
+    season = SEASONS[frequency]
+    assert plan_of([3 * season + 50], frequency).seasonality == season
+    assert plan_of([2 * season, 1], frequency).seasonality == season
+    assert plan_of([2 * season - 1], frequency).seasonality == 1
+    assert plan_of([3 * season + 50], frequency, seasonality=3).seasonality == 3
+
+
+@pytest.mark.parametrize(
+    ("frequency", "rows", "expected"),
+    [
+        ("h", 1000, 24),
+        ("h", 120, 24),
+        ("h", 119, 23),
+        ("D", 1000, 7),
+        ("W", 1000, 13),
+        ("W", 60, 6),
+        ("MS", 1000, 12),
+        ("QS", 1000, 4),
+        ("YS", 1000, 6),
+        ("YS", 20, 4),
+        ("YS", 3, 1),
+        ("min", 1_000_000, 1440),
+    ],
+)
+def test_the_horizon_is_a_season(frequency: str, rows: int, expected: int) -> None:
+    """Wrong if the default horizon is another than the docstring's for this step and length."""
+    assert plan_of([rows, 2], frequency).spec.horizon == expected
+
+
+@given(
+    lengths=st.lists(st.integers(1, 5000), min_size=1, max_size=8),
+    frequency=st.sampled_from(FREQUENCIES),
+)
+def test_every_default_keeps_its_bounds(lengths: list[int], frequency: str) -> None:
+    """Wrong if, for any step and lengths, a default is outside what its rule says."""
+    plan = plan_of(lengths, frequency)
+    spec, season = plan.spec, plan.seasonality
+    assert season in (1, SEASONS[frequency])
+    assert season == 1 or max(lengths) >= 2 * season
+    assert 1 <= spec.horizon <= max(1, max(lengths) // 5)
+    assert spec.context_length % season == 0
+    assert spec.context_length <= max(336, 3 * season)
+    assert 1 <= spec.patch_length <= spec.context_length
+    assert spec.context_length % spec.patch_length == 0
+    assert season == 1 or season % spec.patch_length == 0
+    assert spec.steps <= 16 or spec.patch_length == season
+    assert spec.location_length == season
+    assert 1 <= spec.scale_length <= spec.context_length
+    assert spec.scale_length == (spec.context_length if season == 1 else min(7 * season, spec.context_length))
+    assert spec.quantiles == (0.1, 0.5, 0.9)
+    assert plan.schedule.max_steps >= 1
+    assert plan.schedule.check_every <= plan.schedule.max_steps
+
+
+@given(
+    rows=st.integers(100, 5000),
+    horizon=st.integers(1, 100),
+    frequency=st.sampled_from(FREQUENCIES),
+)
+def test_a_default_patch_divides_a_default_context(rows: int, horizon: int, frequency: str) -> None:
+    """Wrong if, with a horizon of the user's, the oldest patch of a default context is filled up."""
+    spec = plan_of([rows], frequency, {"horizon": horizon}).spec
+    assert spec.context_length % spec.patch_length == 0
+
+
+@pytest.mark.parametrize(
+    ("frequency", "lengths", "expected"),
+    [
+        ("h", [10_000], 192),  # eight horizons
+        ("h", [1000], 96),  # a tenth of the rows, in whole days
+        ("h", [300], 72),  # at least three seasons
+        ("h", [150], 48),  # but at most a third of the rows
+        ("h", [1000] * 4, 192),  # more series, more context
+        ("D", [10_000], 56),
+        ("MS", [40], 12),
+        ("MS", [100_000], 96),
+        ("YS", [1000], 48),
+        ("YS", [90], 18),
+    ],
+)
+def test_context_by_example(frequency: str, lengths: list[int], expected: int) -> None:
+    """Wrong if the rule for the context gives another length on these data."""
+    assert plan_of(lengths, frequency).spec.context_length == expected
+
+
+@given(context=st.integers(1, 2000), season=st.integers(1, 200))
+def test_patch_is_the_smallest_divisor_that_leaves_short_sequences(context: int, season: int) -> None:
+    """Wrong if a smaller patch would do, or the patch cuts a season unevenly."""
+    sizes = [size for size in range(1, season + 1) if season % size == 0] if season > 1 else list(range(1, 65))
+    short = [size for size in sizes if context <= 16 * size]
+    assert default_patch(context, season) == min(short[0] if short else sizes[-1], context)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "size"),
+    [([4_999], 0), ([2_000, 3_000], 1), ([49_999], 1), ([25_000, 25_000], 2)],
+)
+def test_size_counts_the_rows_of_all_series(lengths: list[int], size: int) -> None:
+    """Wrong if the amount of data is misjudged, or does not decide the width, the batch and the steps."""
+    assert size_of(np.asarray(lengths)) == size
+    plan = plan_of(lengths)
+    assert plan.spec.hidden_size == (32, 64, 128)[size]
+    assert plan.schedule.batch_size == (32, 128, 256)[size]
+    assert plan.schedule.max_steps == (300, 600, 1200)[size]
+
+
+MODEL_CASES: dict[str, tuple[dict[str, Any], Callable[[Plan], Any], Any]] = {
+    "layers": ({"layers": 5}, lambda plan: plan.spec.layers, 5),
+    "hidden_size": ({"hidden_size": 17}, lambda plan: plan.spec.hidden_size, 17),
+    "dropout": ({"dropout": 0.0}, lambda plan: plan.spec.dropout, 0.0),
+    "context_length": ({"context_length": 37}, lambda plan: plan.spec.context_length, 37),
+    "patch_length": ({"patch_length": 5}, lambda plan: plan.spec.patch_length, 5),
+    "horizon": ({"horizon": 11}, lambda plan: plan.spec.horizon, 11),
+    "quantiles": ({"quantiles": (0.8, 0.05)}, lambda plan: plan.spec.quantiles, (0.05, 0.5, 0.8)),
+}
+TRAINING_CASES: dict[str, tuple[dict[str, Any], Callable[[Plan], Any], Any]] = {
+    "epochs": ({"epochs": 1}, lambda plan: plan.schedule.max_steps < 100, True),
+    "max_time": ({"max_time": 12.5}, lambda plan: plan.training.max_time, 12.5),
+    "batch_size": ({"batch_size": 9}, lambda plan: plan.schedule.batch_size, 9),
+    "learning_rate": ({"learning_rate": 0.123}, lambda plan: plan.schedule.learning_rate, 0.123),
+    "weight_decay": ({"weight_decay": 0.0}, lambda plan: plan.schedule.weight_decay, 0.0),
+    "grad_clip": ({"grad_clip": 0.0}, lambda plan: plan.schedule.grad_clip, 0.0),
+    "patience": ({"patience": 2}, lambda plan: plan.schedule.patience, 2),
+    "holdout": ({"holdout": 31}, lambda plan: (plan.parts.end - plan.parts.validation).tolist(), [31]),
+    "refit": ({"refit": False}, lambda plan: plan.training.refit, False),
+    "seed": ({"seed": 77}, lambda plan: plan.training.seed, 77),
+}
+
+
+@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(ModelConfig)])
+def test_every_option_of_the_network_reaches_the_plan(name: str) -> None:
+    """Wrong if an option is ignored; a new option without a case here fails."""
+    options, where, expected = MODEL_CASES[name]
+    assert where(plan_of([1000], model=options)) == expected
+    assert where(plan_of([1000])) != expected
+
+
+@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(TrainingConfig)])
+def test_every_option_of_training_reaches_the_plan(name: str) -> None:
+    """Wrong if an option is ignored; a new option without a case here fails."""
+    options, where, expected = TRAINING_CASES[name]
+    plan = plan_of([1000], training=options)
+    assert where(plan) == expected
+    assert where(plan_of([1000])) != expected
+    assert getattr(plan.training, name) == options[name]
+
+
+def test_a_holdout_of_nothing_is_no_default() -> None:
+    """Wrong if `--holdout 0` is taken for "not given"."""
+    plan = plan_of([1000], training={"holdout": 0})
+    assert plan.parts.judging == 0
+    assert plan.parts.choosing == 1
+
+
+def test_set_options_steer_the_defaults_that_follow_from_them() -> None:
+    """Wrong if the other defaults ignore what was set."""
+    assert plan_of([10_000], model={"horizon": 48}).spec.context_length == 336
+    assert plan_of([10_000], model={"context_length": 24}).spec.patch_length == 2
+    assert plan_of([10_000], seasonality=12).spec.horizon == 12
+    assert plan_of([10_000], model={"context_length": 10}).spec.location_length == 10
+
+
+def test_a_patch_longer_than_the_context_is_wrong_usage() -> None:
+    """Wrong if contradicting options pass, or the message lacks the numbers and the way out."""
+    with pytest.raises(UsageError, match="--patch-length 20 .* context of 16 rows") as caught:
+        plan_of([1000], model={"patch_length": 20, "context_length": 16})
+    assert (caught.value.exit_status, caught.value.code) == (2, "patch_too_long")
+    assert "at most 16" in caught.value.hint
+
+
+@given(
+    lengths=st.lists(st.integers(1, 2000), min_size=1, max_size=5),
+    context=st.none() | st.integers(1, 400),
+    horizon=st.none() | st.integers(1, 100),
+)
+def test_least_context_by_rule(lengths: list[int], context: int | None, horizon: int | None) -> None:
+    """Wrong if a window is asked for more context than the rule says, or a short series loses all its windows."""
+    plan = plan_of(lengths, model={"context_length": context, "horizon": horizon})
+    expected = [
+        min(plan.spec.context_length, max(length - 3 * plan.spec.horizon, 2, plan.seasonality)) for length in lengths
+    ]
+    assert plan.least_context(np.asarray(lengths)).tolist() == expected
+
+
+@given(lengths=st.lists(st.integers(1, 2000), min_size=1, max_size=5), horizon=st.integers(1, 60))
+def test_parts_leave_enough_windows_to_train(lengths: list[int], horizon: int) -> None:
+    """Wrong if a series gives rows away and then has no room to train on."""
+    plan = plan_of(lengths, model={"horizon": horizon})
+    parts, spec = plan.parts, plan.spec
+    least = min(spec.context_length, 2 * plan.seasonality) + horizon + LEAST_WINDOWS - 1
+    cut = parts.train < parts.end
+    assert (parts.train[cut] >= least).all()
+
+
+def test_what_was_chosen_is_said() -> None:
+    """Wrong if the notes state other numbers than the plan holds."""
+    plan = plan_of([1000, 60])
+    network, training, rows = plan.explained()
+    spec, parts = plan.spec, plan.parts
+    for number in (spec.layers, spec.hidden_size, spec.context_length, spec.patch_length, spec.horizon):
+        assert str(number) in network
+    assert str(plan.schedule.batch_size) in training
+    assert str(plan.schedule.max_steps) in training
+    train, choose = int(parts.train.sum()), int((parts.validation - parts.train).sum())
+    judge = 1060 - train - choose
+    assert rows.startswith(f"rows: {train} to train, {choose} to choose, {judge} to judge")
+    assert "1 of 2 series are too short to judge on" in rows
+    assert rows.endswith("; then all for the final weights")
+    assert "final weights" not in plan_of([1000], training={"refit": False}).explained()[2]
+
+
+def test_values_and_names_change_no_default() -> None:
+    """Wrong if a rule sees anything but step, lengths and number of series."""
+    panel = panel_of([700, 90])
+    other = replace(panel, values=np.random.default_rng(0).normal(size=790) * 1e6, keys=(("a",), ("b",)))
+    configs = ModelConfig(), TrainingConfig(), MetricConfig()
+    one, two = resolve(panel, *configs), resolve(other, *configs)
+    assert (one.spec, one.schedule, one.seasonality) == (two.spec, two.schedule, two.seasonality)
+    assert one.parts.train.tolist() == two.parts.train.tolist()
+
+
+def test_seasons_named_here_are_those_of_the_step() -> None:
+    """Wrong if a step of this list is read as another one."""
+    assert parse_freq("h") == Step("second", 3600)
+    assert all(math.isfinite(season) for season in SEASONS.values())

@@ -1,0 +1,326 @@
+"""Choosing, judging and refitting: what each may see, what is kept, and how a stopped run ends."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from stacklstm_cli.config import MetricConfig, ModelConfig, TrainingConfig
+from stacklstm_cli.data.origins import plan_origins
+from stacklstm_cli.data.panel import Panel
+from stacklstm_cli.errors import DataError, NothingLearnedError
+from stacklstm_cli.model.checkpoint import load, save
+from stacklstm_cli.model.forecaster import Forecaster
+from stacklstm_cli.training.defaults import LEAST_WINDOWS, Plan, resolve
+from stacklstm_cli.training.fitting import MODEL, TIME_TO_CHOOSE, Outcome, Trainer
+from stacklstm_cli.training.runtime import Clock, Stopped
+from tests.panels import make_panel, wave
+
+LENGTHS = (200, 150, 46)
+"""The last one validates, but is too short to judge on."""
+SEASON = 12
+HORIZON = 6
+CPU = torch.device("cpu")
+
+
+def panel_of() -> Panel:
+    """Three series of unequal lengths, sizes and starts."""
+    series = [size * wave(length, index, SEASON) for index, (length, size) in enumerate(zip(LENGTHS, (1, 9, 3)))]
+    return make_panel(*series, starts=[0, 60, 20])
+
+
+def plan_for(panel: Panel, **training: Any) -> Plan:
+    """A plan for a small and quick network."""
+    model = ModelConfig(layers=1, hidden_size=6, context_length=24, patch_length=4, horizon=HORIZON)
+    plan = resolve(panel, model, TrainingConfig(**training), MetricConfig(seasonality=SEASON))
+    schedule = plan.schedule
+    if not training.get("epochs"):
+        schedule = replace(schedule, max_steps=12, check_every=3, warmup=2)
+    return replace(plan, schedule=schedule, unvalidated_steps=5)
+
+
+def train(panel: Panel, clock: Clock | None = None, **training: Any) -> Outcome:
+    return Trainer(panel, plan_for(panel, **training), device=CPU, clock=clock or Clock()).run({})
+
+
+def same(one: dict[str, Tensor] | None, other: dict[str, Tensor] | None) -> bool:
+    assert one is not None
+    assert other is not None
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def perturbed(panel: Panel, begin: list[int], end: list[int]) -> Panel:
+    """The panel with rows [begin, end) of each series changed beyond recognition."""
+    values = panel.values.copy()
+    random = np.random.default_rng(9)
+    for index, offset in enumerate(panel.offsets[:-1]):
+        rows = slice(int(offset) + begin[index], int(offset) + end[index])
+        values[rows] = 1000 * random.normal(size=values[rows].size)
+    return replace(panel, values=values)
+
+
+@pytest.fixture(scope="module")
+def plain() -> Outcome:
+    """The run on the untouched panel."""
+    return train(panel_of())
+
+
+def test_the_parts_of_this_panel() -> None:
+    """Wrong if the panel of these tests is not the one they speak of."""
+    parts = plan_for(panel_of()).parts
+    assert (parts.end - parts.validation).tolist() == [30, 24, 0]
+    assert (parts.validation - parts.train).tolist() == [30, 24, 6]
+
+
+def test_holdout_values_do_not_reach_the_judged_weights(plain: Outcome) -> None:
+    """Wrong if anything before the judgement sees the holdout, by one bit."""
+    panel = panel_of()
+    parts = plan_for(panel).parts
+    other = train(perturbed(panel, parts.validation.tolist(), parts.end.tolist()))
+    assert same(plain.checkpoint.judged, other.checkpoint.judged)
+    assert (plain.fits[0].steps, plain.fits[0].history) == (other.fits[0].steps, other.fits[0].history)
+    assert not same(plain.checkpoint.final, other.checkpoint.final)
+    assert plain.checkpoint.metrics != other.checkpoint.metrics
+
+
+def test_training_values_do(plain: Outcome) -> None:
+    """Wrong if the test above passes because nothing is learned from any value."""
+    panel = panel_of()
+    parts = plan_for(panel).parts
+    other = train(perturbed(panel, (parts.train - 5).tolist(), parts.train.tolist()))
+    assert not same(plain.checkpoint.judged, other.checkpoint.judged)
+
+
+def test_validation_values_choose_and_do_not_teach() -> None:
+    """Wrong if validation rows change the weights of a given number of steps from a given start."""
+    panel = panel_of()
+    plan = plan_for(panel)
+    changed = perturbed(panel, plan.parts.train.tolist(), plan.parts.validation.tolist())
+    one, other = (Trainer(some, plan, device=CPU, clock=Clock()) for some in (panel, changed))
+    (first, start), (second, start_of_changed) = one.choose(), other.choose()
+    assert first.validation != second.validation
+    assert start.strength != start_of_changed.strength
+    # With the strength and the steps of the first, the changed panel must teach the same.
+    lessons = other.lessons(plan.parts.train)
+    again = other.fit(lessons, None, start, replace(plan.schedule, max_steps=first.steps), "again", 1.0)
+    assert same(first.weights, again.weights)
+
+
+def test_the_refit_sees_the_newest_rows(plain: Outcome) -> None:
+    """Wrong if the final weights ignore the last row, or make another number of steps than was chosen."""
+    panel = panel_of()
+    other = train(perturbed(panel, [length - 1 for length in LENGTHS], list(LENGTHS)))
+    assert not same(plain.checkpoint.final, other.checkpoint.final)
+    chosen, refitted = plain.fits
+    assert refitted.steps == chosen.steps == plain.checkpoint.training["steps"]
+    assert not same(plain.checkpoint.judged, plain.checkpoint.final)
+    assert plain.checkpoint.trained_to.tolist() == panel.ends.tolist() == plain.checkpoint.data_to.tolist()
+    assert plain.checkpoint.judged_to.tolist() == (panel.starts + plan_for(panel).parts.validation).tolist()
+    assert (plain.stopped, plain.warnings) == ("", ())
+
+
+def test_the_judgement_is_of_the_judged_weights(plain: Outcome) -> None:
+    """Wrong if the table is of other weights, or of other rows than the whole holdout."""
+    panel, judgement = panel_of(), plain.judgement
+    assert judgement is not None
+    parts = plan_for(panel).parts
+    origins = plan_origins(parts.validation, parts.end, HORIZON, HORIZON)
+    assert judgement.origins.series.tolist() == origins.series.tolist() == [0] * 5 + [1] * 4
+    assert judgement.origins.rows.tolist() == origins.rows.tolist()
+    judged = plain.checkpoint.judged
+    assert judged is not None
+    forecaster = Forecaster(plain.checkpoint.network(judged), CPU)
+    expected = forecaster.forecast(panel, origins, HORIZON, judgement.quantiles)
+    np.testing.assert_array_equal(judgement.forecasts[MODEL], expected)
+    assert plain.checkpoint.metrics == judgement.metrics()
+    assert set(plain.checkpoint.metrics) > {MODEL, "naive", "seasonal_naive"}
+    assert (plain.checkpoint.backtest["origins"], plain.checkpoint.backtest["series"]) == (5, 2)
+
+
+def test_two_runs_give_the_same_bytes(tmp_path: Path) -> None:
+    """Wrong if the same data and seed give another model file, or another seed the same."""
+    paths = [tmp_path / name for name in ("one", "two", "three")]
+    for path, seed in zip(paths, (0, 0, 1), strict=True):
+        torch.manual_seed(len(path.name))  # whatever was drawn before
+        save(train(panel_of(), seed=seed).checkpoint, path)
+    one, two, three = (path.read_bytes() for path in paths)
+    assert one == two
+    assert one != three
+
+
+def test_no_refit_keeps_the_judged_weights(plain: Outcome) -> None:
+    """Wrong if --no-refit trains again, keeps other weights, or claims rows they have not seen."""
+    found = train(panel_of(), refit=False)
+    assert len(found.fits) == 1
+    assert same(found.checkpoint.final, plain.checkpoint.judged)
+    assert found.checkpoint.judged is None
+    assert found.checkpoint.metrics == plain.checkpoint.metrics
+    assert (found.checkpoint.trained_to < found.checkpoint.data_to).all()
+
+
+def test_no_holdout_means_no_judgement() -> None:
+    """Wrong if --holdout 0 judges, or does not choose and refit."""
+    found = train(panel_of(), holdout=0)
+    assert found.judgement is None
+    assert (found.checkpoint.metrics, found.checkpoint.backtest) == ({}, {})
+    assert [fit.validation is not None for fit in found.fits] == [True, False]
+    assert found.checkpoint.judged_to.tolist() == found.checkpoint.data_to.tolist()
+
+
+def test_nothing_judged_keeps_no_judged_weights() -> None:
+    """Wrong if the file carries weights as judged that no judgement was made of."""
+    assert train(panel_of(), holdout=0).checkpoint.judged is None
+
+
+def test_a_series_without_parts_trains_on_everything() -> None:
+    """Wrong if data too short to choose on fails, is judged, or trains twice."""
+    panel = make_panel(wave(40, 0, SEASON))
+    found = train(panel)
+    assert plan_for(panel).parts.choosing == 0
+    assert (len(found.fits), found.fits[0].steps, found.judgement) == (1, 5, None)
+    assert found.checkpoint.trained_to.tolist() == [40]
+
+
+@pytest.mark.parametrize("rows", [40, 200])
+def test_epochs_are_the_most_passes(rows: int) -> None:
+    """Wrong if --epochs 1 passes over the training windows more often than once, the last batch aside."""
+    panel = make_panel(wave(rows, 0, SEASON))
+    plan = plan_for(panel, epochs=1)
+    trainer = Trainer(panel, plan, device=CPU, clock=Clock())
+    chosen, _ = trainer.choose()
+    windows = len(trainer.lessons(plan.parts.train))
+    assert chosen.windows < windows + min(plan.schedule.batch_size, windows)
+
+
+def test_too_few_rows_add_up() -> None:
+    """Wrong if the message's numbers do not sum to what it asks for, or less would have done."""
+    panel = make_panel(wave(20, 0, SEASON), wave(12, 1, SEASON))
+    with pytest.raises(DataError, match="too|needs") as caught:
+        train(panel)
+    message = caught.value.message
+    assert (caught.value.exit_status, caught.value.code) == (3, "too_few_rows")
+    assert "(s0) has 20 rows" in message
+    needed, parts = re.findall(r"at least (\d+): (.*)$", message)[0]
+    assert int(needed) == sum(int(number) for number in re.findall(r"\d+", parts)) > 20
+    assert "--context-length" in caught.value.hint
+
+
+def test_too_few_rows_with_a_holdout_add_up() -> None:
+    """Wrong if rows kept to choose and judge are left out of the sum."""
+    panel = make_panel(wave(60, 0, SEASON))
+    plan = plan_for(panel)
+    parts = replace(plan.parts, train=plan.parts.train - 30)
+    with pytest.raises(DataError, match="kept to choose and judge") as caught:
+        Trainer(panel, replace(plan, parts=parts), device=CPU, clock=Clock()).choose()
+    needed, text = re.findall(r"at least (\d+): (.*)$", caught.value.message)[0]
+    assert int(needed) == sum(int(number) for number in re.findall(r"\d+", text)) > 60
+
+
+@settings(max_examples=60)
+@given(rows=st.integers(3, 80), horizon=st.integers(1, 12), context=st.integers(2, 60))
+def test_as_many_rows_as_asked_for_are_enough(rows: int, horizon: int, context: int) -> None:
+    """Wrong if a user who brings the rows that the message asks for is refused again."""
+
+    def windows(length: int) -> int:
+        panel = make_panel(np.arange(float(length)))
+        model = ModelConfig(layers=1, hidden_size=1, context_length=context, horizon=horizon)
+        plan = resolve(panel, model, TrainingConfig(holdout=0), MetricConfig(seasonality=2))
+        plan = replace(plan, parts=replace(plan.parts, train=plan.parts.end, validation=plan.parts.end))
+        return len(Trainer(panel, plan, device=CPU, clock=Clock()).lessons(plan.parts.train))
+
+    try:
+        assert windows(rows) >= LEAST_WINDOWS
+    except DataError as error:
+        needed = int(re.findall(r"at least (\d+)", error.message)[0])
+        assert needed > rows
+        assert windows(needed) >= LEAST_WINDOWS
+
+
+class StopsAfter(Clock):
+    """Says to stop once it has been asked so many times."""
+
+    def __init__(self, steps: int, why: Stopped) -> None:
+        super().__init__()
+        self.left, self.why = steps, why
+        self.shares: list[float] = []
+
+    def stopped(self, share: float = 1.0) -> Stopped:
+        self.left -= 1
+        self.shares.append(share)
+        return self.why if self.left < 0 else ""
+
+
+def test_a_signal_while_choosing_saves_what_is_there(tmp_path: Path) -> None:
+    """Wrong if an interrupted choice loses the weights, judges them, or goes on to refit."""
+    found = train(panel_of(), StopsAfter(4, "signal"))
+    assert (found.stopped, found.judgement, len(found.fits)) == ("signal", None, 1)
+    assert [code for code, _ in found.warnings] == ["not_judged"]
+    save(found.checkpoint, tmp_path / "model.safetensors")
+    loaded = load(tmp_path / "model.safetensors")
+    assert (loaded.metrics, loaded.judged, loaded.training["stopped"]) == ({}, None, "signal")
+    assert loaded.trained_to.tolist() == (panel_of().starts + plan_for(panel_of()).parts.train).tolist()
+    assert same(loaded.final, found.fits[0].weights)
+
+
+def test_a_signal_while_refitting_keeps_the_judged_weights(plain: Outcome) -> None:
+    """Wrong if half a refit is saved as a model, or the judgement is lost."""
+    found = train(panel_of(), StopsAfter(12 + 2, "signal"))
+    assert same(found.checkpoint.final, plain.checkpoint.judged)
+    assert found.checkpoint.metrics == plain.checkpoint.metrics
+    assert [code for code, _ in found.warnings] == ["not_refitted"]
+    assert found.stopped == "signal"
+
+
+def test_time_while_refitting_shortens_it(plain: Outcome) -> None:
+    """Wrong if a refit out of time is thrown away, or its shortness is not said."""
+    found = train(panel_of(), StopsAfter(12 + 2, "time"))
+    assert (found.stopped, found.fits[1].steps) == ("time", 2)
+    assert same(found.checkpoint.final, found.fits[1].weights)
+    assert same(found.checkpoint.judged, plain.checkpoint.judged)
+    assert [code for code, _ in found.warnings] == ["refit_shortened"]
+    assert f"2 of {found.fits[0].steps} steps" in found.warnings[0][1]
+
+
+@pytest.mark.parametrize("why", ["time", "signal"])
+def test_a_stop_between_choosing_and_refitting_saves_the_judged_weights(plain: Outcome, why: Stopped) -> None:
+    """Wrong if a limit or a signal that comes while judging costs the model that was found."""
+    found = train(panel_of(), StopsAfter(12, why))
+    assert same(found.checkpoint.final, plain.checkpoint.judged)
+    assert found.checkpoint.metrics == plain.checkpoint.metrics
+    assert found.stopped == why
+
+
+def test_choosing_leaves_time_for_the_refit() -> None:
+    """Wrong if choosing may use the whole limit although a refit follows, or not although none does."""
+    clock = StopsAfter(1000, "time")
+    train(panel_of(), clock)
+    assert set(clock.shares[:12]) == {TIME_TO_CHOOSE}
+    assert set(clock.shares[13:]) == {1.0}
+    alone = StopsAfter(1000, "time")
+    train(panel_of(), alone, refit=False)
+    assert set(alone.shares) == {1.0}
+
+
+def test_no_time_at_all_is_nothing_learned() -> None:
+    """Wrong if a model is saved that has not made a step."""
+    with pytest.raises(NothingLearnedError):
+        train(panel_of(), Clock(0.0))
+
+
+def test_the_checkpoint_says_what_it_was_trained_on(plain: Outcome) -> None:
+    """Wrong if the model's card describes other data."""
+    panel, data = panel_of(), plain.checkpoint.data
+    assert (data["series"], data["gaps"], data["step"]) == (3, 0, "1 hour")
+    assert (data["first"], data["last"]) == ("1970-01-01 00:00", "1970-01-09 17:00")
+    assert data["fingerprint"] == panel.fingerprint()
+    assert plain.checkpoint.keys == (("s0",), ("s1",), ("s2",))
+    assert plain.checkpoint.seasonality == SEASON
