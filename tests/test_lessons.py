@@ -76,9 +76,7 @@ class TestWeights:
         middle = sorted(change / level for change, level in parts)
         half = len(middle) // 2
         median = middle[half] if len(middle) % 2 else (middle[half - 1] + middle[half]) / 2
-        expected = [
-            (1 - RELATIVE_SHARE) * change + RELATIVE_SHARE * median * level for change, level in parts
-        ]
+        expected = [(1 - RELATIVE_SHARE) * change + RELATIVE_SHARE * median * level for change, level in parts]
         found = series_weights(make_panel(*series), np.array(ends), season)
         assert found.tolist() == pytest.approx(expected, rel=1e-9)
         assert (found > 0).all()

@@ -20,7 +20,15 @@ from stacklstm_cli.errors import ExitStatus, NothingLearnedError
 from stacklstm_cli.model.network import NetworkSpec, StackedRNN
 from stacklstm_cli.model.windows import Windows
 from stacklstm_cli.training.lessons import Lessons, lesson_origins
-from stacklstm_cli.training.loop import LEAST_IMPROVEMENT, Fit, Schedule, build_optimiser, fit, improves, shuffled_batches
+from stacklstm_cli.training.loop import (
+    LEAST_IMPROVEMENT,
+    Fit,
+    Schedule,
+    build_optimiser,
+    fit,
+    improves,
+    shuffled_batches,
+)
 from stacklstm_cli.training.runtime import Clock, Stopped
 
 CPU = torch.device("cpu")
@@ -111,8 +119,12 @@ class StopsAfter(Clock):
 class TestLearning:
     def test_learns_one_batch_by_heart(self) -> None:
         """Eight windows of noise, to a hundredth of the loss of saying nothing."""
-        lessons = lessons_of(np.random.default_rng(0).normal(size=40), weight=1.0, most=8, spec=small_spec(
-            context_length=8, hidden_size=16))
+        lessons = lessons_of(
+            np.random.default_rng(0).normal(size=40),
+            weight=1.0,
+            most=8,
+            spec=small_spec(context_length=8, hidden_size=16),
+        )
         nothing = loss_by_loops(network_of(lessons.windows.spec).state_dict(), lessons)
         found = fitted(lessons, learning_rate=0.03, max_steps=600, average=0.9, skip_rate=1.0)
         assert loss_by_loops(found.weights, lessons) < 0.03 * nothing

@@ -31,7 +31,8 @@ def options_table() -> str:
         for one in configs:
             for field in dataclasses.fields(one):
                 default = ",".join(map(str, field.default)) if isinstance(field.default, tuple) else field.default
-                default = {None: "", True: "on", False: "off"}.get(default, default)
+                if default is None or isinstance(default, bool):
+                    default = {None: "", True: "on", False: "off"}[default]
                 help_text = field.metadata["help"].replace("|", "\\|")
                 lines.append(f"| {command} | `{config.option_name(field)}` | {default} | {help_text} |")
     return "\n".join(lines)

@@ -142,9 +142,7 @@ class TestChoice:
         }
         found = choose_start(lessons, judged, season)
         assert found.strength == min(errors, key=errors.__getitem__)
-        np.testing.assert_allclose(
-            found.skip.numpy(), direct(lessons, found.strength, season), rtol=1e-6, atol=1e-7
-        )
+        np.testing.assert_allclose(found.skip.numpy(), direct(lessons, found.strength, season), rtol=1e-6, atol=1e-7)
 
     def test_noise_is_left_to_the_seasonal_forecast_or_a_strong_ridge(self) -> None:
         """Twenty windows of noise teach eight weights nothing."""
