@@ -15,6 +15,7 @@ from typing import Any
 
 from stacklstm_cli.errors import UsageError
 
+MEDIAN = 0.5
 OUTPUT_FORMATS = ("auto", "table", "csv", "json", "ndjson", "markdown", "parquet")
 
 
@@ -76,6 +77,12 @@ def check_bounds(field: dataclasses.Field[Any], value: Any) -> None:
             raise UsageError(f"{option_name(field)} is {item}; expected {bounds}.", code="option_out_of_bounds")
 
 
+def interval_quantiles(interval: tuple[float, ...]) -> set[float]:
+    """The two quantiles that bound each central interval, given in percent: 80 is 0.1 and 0.9."""
+    shares = [percent / 100 for percent in interval]
+    return {round((1 + sign * share) / 2, 12) for share in shares for sign in (-1, 1)}
+
+
 def parse_duration(text: str) -> float:
     """`90s`, `10m`, `1.5h` or a bare number of seconds, as seconds. Raises `UsageError`."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|m|h|d)?", text.strip().lower())
@@ -108,6 +115,10 @@ class ModelConfig(Checked):
     horizon: int | None = option(None, "Rows to forecast.", minimum=1, maximum=100_000)
     quantiles: tuple[float, ...] = option(
         (0.1, 0.5, 0.9), "Quantiles to learn; 0.5 is always among them.", minimum=0.001, maximum=0.999
+    )
+
+    interval: tuple[float, ...] = option(
+        (), "Central intervals to learn as well, in percent: 80 or 80,95.", minimum=0.2, maximum=99.8
     )
 
 
@@ -146,6 +157,12 @@ class EvaluationConfig(Checked):
     step: int | None = option(None, "Rows between origins; default: the horizon.", minimum=1)
     origins: int | None = option(None, "Score the last N origins only.", minimum=1)
     in_sample: bool = option(False, "Also allow rows the model was trained on; the result is marked.")
+    quantiles: tuple[float, ...] = option(
+        (), "Quantiles to score; learned ones are interpolated.", minimum=0.001, maximum=0.999
+    )
+    interval: tuple[float, ...] = option(
+        (), "Central intervals to score, in percent: 80 or 80,95.", minimum=0.2, maximum=99.8
+    )
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ Anything that is not a `StacklstmError` is a bug in stacklstm and keeps its trac
 from __future__ import annotations
 
 import enum
-from typing import ClassVar
 
 
 class ExitStatus(enum.IntEnum):
@@ -32,7 +31,7 @@ class StacklstmError(Exception):
     `code` is a stable word for programs.
     """
 
-    exit_status: ClassVar[ExitStatus] = ExitStatus.BUG
+    exit_status = ExitStatus.BUG
 
     def __init__(self, message: str, *, hint: str = "", code: str = "") -> None:
         super().__init__(message)

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from panels import make_panel
 
 from stacklstm_cli.config import MetricConfig, ModelConfig, TrainingConfig
 from stacklstm_cli.data.calendar import Step, parse_freq
 from stacklstm_cli.data.panel import Panel
 from stacklstm_cli.errors import UsageError
 from stacklstm_cli.training.defaults import LEAST_WINDOWS, Plan, default_patch, resolve, size_of
-from tests.panels import make_panel
 
 SEASONS = {"h": 24, "30min": 48, "min": 1440, "s": 60, "5h": 1, "D": 7, "B": 5, "W": 52, "MS": 12, "QS": 4, "YS": 1}
 """Rows in a season of each step: the day, hour or minute, else the week, else the year."""
@@ -213,7 +213,7 @@ def test_set_options_steer_the_defaults_that_follow_from_them() -> None:
 
 def test_a_patch_longer_than_the_context_is_wrong_usage() -> None:
     """Wrong if contradicting options pass, or the message lacks the numbers and the way out."""
-    with pytest.raises(UsageError, match="--patch-length 20 .* context of 16 rows") as caught:
+    with pytest.raises(UsageError, match=r"--patch-length 20 .* context of 16 rows") as caught:
         plan_of([1000], model={"patch_length": 20, "context_length": 16})
     assert (caught.value.exit_status, caught.value.code) == (2, "patch_too_long")
     assert "at most 16" in caught.value.hint

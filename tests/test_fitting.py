@@ -12,18 +12,21 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from panels import make_panel, wave
 from torch import Tensor
 
 from stacklstm_cli.config import MetricConfig, ModelConfig, TrainingConfig
 from stacklstm_cli.data.origins import plan_origins
 from stacklstm_cli.data.panel import Panel
 from stacklstm_cli.errors import DataError, NothingLearnedError
+from stacklstm_cli.evaluation.backtest import Backtest
 from stacklstm_cli.model.checkpoint import load, save
 from stacklstm_cli.model.forecaster import Forecaster
+from stacklstm_cli.training import loop
 from stacklstm_cli.training.defaults import LEAST_WINDOWS, Plan, resolve
 from stacklstm_cli.training.fitting import MODEL, TIME_TO_CHOOSE, Outcome, Trainer
+from stacklstm_cli.training.loop import Fit
 from stacklstm_cli.training.runtime import Clock, Stopped
-from tests.panels import make_panel, wave
 
 LENGTHS = (200, 150, 46)
 """The last one validates, but is too short to judge on."""
@@ -34,8 +37,8 @@ CPU = torch.device("cpu")
 
 def panel_of() -> Panel:
     """Three series of unequal lengths, sizes and starts."""
-    series = [size * wave(length, index, SEASON) for index, (length, size) in enumerate(zip(LENGTHS, (1, 9, 3)))]
-    return make_panel(*series, starts=[0, 60, 20])
+    one, other, short = (wave(length, index, SEASON) for index, length in enumerate(LENGTHS))
+    return make_panel(one, 9 * other, 3 * short, starts=[0, 60, 20])
 
 
 def plan_for(panel: Panel, **training: Any) -> Plan:
@@ -164,7 +167,8 @@ def test_no_refit_keeps_the_judged_weights(plain: Outcome) -> None:
     assert same(found.checkpoint.final, plain.checkpoint.judged)
     assert found.checkpoint.judged is None
     assert found.checkpoint.metrics == plain.checkpoint.metrics
-    assert (found.checkpoint.trained_to < found.checkpoint.data_to).all()
+    parts = plan_for(panel_of()).parts
+    assert found.checkpoint.trained_to.tolist() == (panel_of().starts + parts.validation).tolist()
 
 
 def test_no_holdout_means_no_judgement() -> None:
@@ -204,25 +208,14 @@ def test_epochs_are_the_most_passes(rows: int) -> None:
 def test_too_few_rows_add_up() -> None:
     """Wrong if the message's numbers do not sum to what it asks for, or less would have done."""
     panel = make_panel(wave(20, 0, SEASON), wave(12, 1, SEASON))
-    with pytest.raises(DataError, match="too|needs") as caught:
+    with pytest.raises(DataError, match="training needs at least") as caught:
         train(panel)
     message = caught.value.message
     assert (caught.value.exit_status, caught.value.code) == (3, "too_few_rows")
     assert "(s0) has 20 rows" in message
     needed, parts = re.findall(r"at least (\d+): (.*)$", message)[0]
     assert int(needed) == sum(int(number) for number in re.findall(r"\d+", parts)) > 20
-    assert "--context-length" in caught.value.hint
-
-
-def test_too_few_rows_with_a_holdout_add_up() -> None:
-    """Wrong if rows kept to choose and judge are left out of the sum."""
-    panel = make_panel(wave(60, 0, SEASON))
-    plan = plan_for(panel)
-    parts = replace(plan.parts, train=plan.parts.train - 30)
-    with pytest.raises(DataError, match="kept to choose and judge") as caught:
-        Trainer(panel, replace(plan, parts=parts), device=CPU, clock=Clock()).choose()
-    needed, text = re.findall(r"at least (\d+): (.*)$", caught.value.message)[0]
-    assert int(needed) == sum(int(number) for number in re.findall(r"\d+", text)) > 60
+    assert "--horizon" in caught.value.hint
 
 
 @settings(max_examples=60)
@@ -246,43 +239,61 @@ def test_as_many_rows_as_asked_for_are_enough(rows: int, horizon: int, context: 
 
 
 class StopsAfter(Clock):
-    """Says to stop once it has been asked so many times."""
+    """Says to stop once so many optimiser steps of all fits together were made, however often it is asked."""
 
-    def __init__(self, steps: int, why: Stopped) -> None:
+    def __init__(self, steps: int, why: Stopped, monkeypatch: pytest.MonkeyPatch) -> None:
         super().__init__()
         self.left, self.why = steps, why
-        self.shares: list[float] = []
+        self.shares: list[tuple[int, float]] = []
+        train_step = loop.train_step
+
+        def counted(*arguments: Any) -> float:
+            self.left -= 1
+            return train_step(*arguments)
+
+        monkeypatch.setattr(loop, "train_step", counted)
 
     def stopped(self, share: float = 1.0) -> Stopped:
-        self.left -= 1
-        self.shares.append(share)
-        return self.why if self.left < 0 else ""
+        self.shares.append((self.left, share))
+        return self.why if self.left <= 0 else ""
 
 
-def test_a_signal_while_choosing_saves_what_is_there(tmp_path: Path) -> None:
+def test_a_signal_while_choosing_saves_what_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Wrong if an interrupted choice loses the weights, judges them, or goes on to refit."""
-    found = train(panel_of(), StopsAfter(4, "signal"))
+    found = train(panel_of(), StopsAfter(4, "signal", monkeypatch))
     assert (found.stopped, found.judgement, len(found.fits)) == ("signal", None, 1)
     assert [code for code, _ in found.warnings] == ["not_judged"]
     save(found.checkpoint, tmp_path / "model.safetensors")
     loaded = load(tmp_path / "model.safetensors")
     assert (loaded.metrics, loaded.judged, loaded.training["stopped"]) == ({}, None, "signal")
-    assert loaded.trained_to.tolist() == (panel_of().starts + plan_for(panel_of()).parts.train).tolist()
+    assert loaded.trained_to.tolist() == (panel_of().starts + plan_for(panel_of()).parts.validation).tolist()
     assert same(loaded.final, found.fits[0].weights)
 
 
-def test_a_signal_while_refitting_keeps_the_judged_weights(plain: Outcome) -> None:
+def test_time_while_choosing_judges_and_refits_what_was_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wrong if a choice cut short is not judged, or the refit makes more steps than it found."""
+    clock = StopsAfter(4, "time", monkeypatch)
+    # Only choosing is short of time.
+    monkeypatch.setattr(clock, "stopped", lambda share=1.0: "time" if share < 1 and clock.left <= 0 else "")
+    found = train(panel_of(), clock)
+    assert found.judgement is not None
+    assert [fit.stopped for fit in found.fits] == ["time", ""]
+    assert found.fits[1].steps == found.fits[0].steps <= 4
+    assert (found.stopped, [code for code, _ in found.warnings]) == ("time", ["time_up"])
+
+
+def test_a_signal_while_refitting_keeps_the_judged_weights(plain: Outcome, monkeypatch: pytest.MonkeyPatch) -> None:
     """Wrong if half a refit is saved as a model, or the judgement is lost."""
-    found = train(panel_of(), StopsAfter(12 + 2, "signal"))
+    found = train(panel_of(), StopsAfter(12 + 2, "signal", monkeypatch))
     assert same(found.checkpoint.final, plain.checkpoint.judged)
     assert found.checkpoint.metrics == plain.checkpoint.metrics
     assert [code for code, _ in found.warnings] == ["not_refitted"]
     assert found.stopped == "signal"
 
 
-def test_time_while_refitting_shortens_it(plain: Outcome) -> None:
+def test_time_while_refitting_shortens_it(plain: Outcome, monkeypatch: pytest.MonkeyPatch) -> None:
     """Wrong if a refit out of time is thrown away, or its shortness is not said."""
-    found = train(panel_of(), StopsAfter(12 + 2, "time"))
+    found = train(panel_of(), StopsAfter(12 + 2, "time", monkeypatch))
     assert (found.stopped, found.fits[1].steps) == ("time", 2)
     assert same(found.checkpoint.final, found.fits[1].weights)
     assert same(found.checkpoint.judged, plain.checkpoint.judged)
@@ -291,23 +302,64 @@ def test_time_while_refitting_shortens_it(plain: Outcome) -> None:
 
 
 @pytest.mark.parametrize("why", ["time", "signal"])
-def test_a_stop_between_choosing_and_refitting_saves_the_judged_weights(plain: Outcome, why: Stopped) -> None:
+def test_a_stop_between_choosing_and_refitting_saves_the_judged_weights(
+    plain: Outcome, why: Stopped, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Wrong if a limit or a signal that comes while judging costs the model that was found."""
-    found = train(panel_of(), StopsAfter(12, why))
+    clock, judge = StopsAfter(1000, why, monkeypatch), Trainer.judge
+
+    def judge_and_stop(trainer: Trainer, chosen: Fit) -> Backtest | None:
+        clock.left = 0
+        return judge(trainer, chosen)
+
+    monkeypatch.setattr(Trainer, "judge", judge_and_stop)
+    found = train(panel_of(), clock)
     assert same(found.checkpoint.final, plain.checkpoint.judged)
     assert found.checkpoint.metrics == plain.checkpoint.metrics
     assert found.stopped == why
+    assert [code for code, _ in found.warnings] == ["not_refitted"]
+    save(found.checkpoint, tmp_path / "model.safetensors")
+    assert load(tmp_path / "model.safetensors").judged is None
 
 
-def test_choosing_leaves_time_for_the_refit() -> None:
+def test_choosing_leaves_time_for_the_refit(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wrong if choosing may use the whole limit although a refit follows, or not although none does."""
-    clock = StopsAfter(1000, "time")
+    clock = StopsAfter(1000, "time", monkeypatch)
     train(panel_of(), clock)
-    assert set(clock.shares[:12]) == {TIME_TO_CHOOSE}
-    assert set(clock.shares[13:]) == {1.0}
-    alone = StopsAfter(1000, "time")
+    assert {share for left, share in clock.shares if left > 1000 - 12} == {TIME_TO_CHOOSE}
+    assert {share for left, share in clock.shares if left < 1000 - 12} == {1.0}
+    alone = StopsAfter(1000, "time", monkeypatch)
     train(panel_of(), alone, refit=False)
-    assert set(alone.shares) == {1.0}
+    assert {share for _, share in alone.shares} == {1.0}
+
+
+@pytest.mark.parametrize("value", [9.96921e36, -1e45])
+def test_a_fill_value_in_the_newest_rows_is_a_model_or_an_error(value: float, tmp_path: Path) -> None:
+    """Wrong if an extreme number that stands for nothing ends in a traceback or a model without finite weights."""
+    panel = panel_of()
+    values = panel.values.copy()
+    parts = plan_for(panel).parts
+    values[panel.offsets[:-1] + parts.train + 2] = value
+    try:
+        found = train(replace(panel, values=values))
+    except NothingLearnedError as error:
+        assert error.code == "diverged"  # noqa: PT017 - either way out is sound
+    else:
+        save(found.checkpoint, tmp_path / "model.safetensors")
+        assert all(tensor.isfinite().all() for tensor in load(tmp_path / "model.safetensors").final.values())
+
+
+def test_nothing_observed_to_choose_on(tmp_path: Path) -> None:
+    """Wrong if a gap over the whole validation part ends in a traceback."""
+    values = wave(150, 0, SEASON)
+    panel = make_panel(values)
+    parts = plan_for(panel).parts
+    values[int(parts.train[0]) : int(parts.validation[0])] = np.nan
+    found = train(make_panel(values))
+    assert found.fits[0].validation is None
+    assert found.fits[0].steps == 5
+    save(found.checkpoint, tmp_path / "model.safetensors")
+    assert load(tmp_path / "model.safetensors").metrics == found.checkpoint.metrics
 
 
 def test_no_time_at_all_is_nothing_learned() -> None:

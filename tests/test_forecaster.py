@@ -52,7 +52,7 @@ def fitted() -> Forecaster:
     panel = make_panel(*(walk(rows, seed) for seed, rows in enumerate((120, 100, 90))))
     first, last = np.full(3, SPEC.context_length), panel.lengths
     lessons = Lessons(
-        Windows(panel, SPEC, CPU), lesson_origins(panel, first, last, SPEC.horizon), series_weights(panel, last, 1)
+        Windows(panel, SPEC, CPU), lesson_origins(panel, first, last, SPEC), series_weights(panel, last, 1)
     )
     torch.manual_seed(0)
     network = StackedRNN(SPEC)
@@ -174,11 +174,12 @@ class TestUnits:
         found = forecaster.forecast(make_panel([value] * 30), Origins(np.array([0]), np.array([30])), 4, LEARNED)
         assert (found == value).all()
 
-    def test_an_origin_without_any_observed_value_is_finite(self) -> None:
-        """A series whose first rows are all missing, cut there."""
-        panel = make_panel([1.0, *[np.nan] * 40, 5.0])
-        found = forecaster_of().forecast(panel, Origins(np.array([0, 0]), np.array([0, 40])), 4, LEARNED)
-        assert np.isfinite(found).all()
+    def test_a_gap_longer_than_the_context_is_bridged_from_the_last_value(self) -> None:
+        """A network that says nothing forecasts what was there before the gap."""
+        panel = make_panel([4.0], [1000.0, *[np.nan] * 40, 5.0])
+        origins = Origins(np.array([1, 1]), np.array([30, 41]))
+        assert (Forecaster(StackedRNN(SPEC), CPU).forecast(panel, origins, 4, LEARNED) == 1000).all()
+        assert np.isfinite(forecaster_of().forecast(panel, origins, 4, LEARNED)).all()
 
 
 class TestQuantiles:
@@ -220,8 +221,9 @@ class TestQuantiles:
         learned = [m / 1000 for m in mille]
         wanted = data.draw(st.lists(st.floats(learned[0], learned[-1]), min_size=1, max_size=4))
         known: Floats = np.array(values[: len(learned)])
-        expected = np.interp(wanted, learned, known)
-        np.testing.assert_allclose(known @ interpolation(learned, wanted), expected, rtol=1e-9, atol=1e-9)
+        below, above, share = interpolation(learned, wanted)
+        found = known[below] + share * (known[above] - known[below])
+        np.testing.assert_allclose(found, np.interp(wanted, learned, known), rtol=1e-9, atol=1e-9)
 
 
 class TestHorizon:

@@ -102,14 +102,22 @@ class TestQuantiles:
 
     @pytest.mark.parametrize(
         ("quantile", "name"),
-        [(0.1, "q10"), (0.025, "q2.5"), (0.5, "q50"), (0.975, "q97.5"), (0.001, "q0.1"), (0.29, "q29"), (0.999, "q99.9")],
+        [
+            (0.1, "q10"),
+            (0.025, "q2.5"),
+            (0.5, "q50"),
+            (0.975, "q97.5"),
+            (0.001, "q0.1"),
+            (0.29, "q29"),
+            (0.999, "q99.9"),
+        ],
     )
     def test_names(self, quantile: float, name: str) -> None:
         assert quantile_name(quantile) == name
 
     def test_not_learned(self) -> None:
         for config in (ForecastConfig(interval=(95,)), ForecastConfig(quantiles=(0.95,)), ForecastConfig(horizon=5)):
-            with pytest.raises(UsageError, match="95|5 rows|horizon is 5|0.025"):
+            with pytest.raises(UsageError, match=r"95|horizon is 5|0\.025"):
                 forecast_frame(FORECASTER, single(), config)
 
 
@@ -135,7 +143,9 @@ class TestWide:
         assert list(forecast_frame(FORECASTER, long(), ForecastConfig(wide=True))) == ["when", "c, 1", "a, 2", "b, 1"]
         assert list(forecast_frame(FORECASTER, single(), ForecastConfig(wide=True))) == ["ds", "forecast"]
 
-    @pytest.mark.parametrize("more", [ForecastConfig(wide=True, quantiles=(0.1,)), ForecastConfig(wide=True, interval=(80,))])
+    @pytest.mark.parametrize(
+        "more", [ForecastConfig(wide=True, quantiles=(0.1,)), ForecastConfig(wide=True, interval=(80,))]
+    )
     def test_has_no_room_for_quantiles(self, more: ForecastConfig) -> None:
         with pytest.raises(UsageError, match="--wide"):
             forecast_frame(FORECASTER, wide([0, 0]), more)

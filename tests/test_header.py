@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -11,6 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 import safetensors.numpy
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from stacklstm_cli.errors import ExitStatus, ModelError
 from stacklstm_cli.model.checkpoint import Checkpoint, load, save
@@ -31,6 +34,8 @@ FOREIGN = {
     "index that is null": (4).to_bytes(8, "little") + b"null",
     "index that is no UTF-8": (4).to_bytes(8, "little") + b"\xff\xfe\xfd\xfc",
     "index without end": (200_000).to_bytes(8, "little") + b"[" * 200_000,
+    "deep index": (200_006).to_bytes(8, "little") + b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+    "deep document": safetensors.numpy.save({}, {"stacklstm": '{"a":' + "[" * 100_000 + "]" * 100_000 + "}"}),
     "huge number": (5006).to_bytes(8, "little") + b'{"a":' + b"1" * 5000 + b"}",
     "plain safetensors": safetensors.numpy.save({"a": np.zeros(3)}),
     "foreign metadata": safetensors.numpy.save({"a": np.zeros(3)}, {"format": "pt"}),
@@ -44,6 +49,7 @@ DOCUMENTS: dict[str, Any] = {
     "format that is text": {"format": "1", "digest": "0" * 64},
     "format that is null": {"format": None, "digest": "0" * 64},
     "format 0": {"format": 0, "digest": "0" * 64},
+    "format that is a fraction": {"format": 1.5, "digest": "0" * 64},
     "short digest": {"format": 1, "digest": "0" * 63},
     "digest that is a number": {"format": 1, "digest": 0},
     "wrong digest": {"format": 1, "digest": "0" * 64},
@@ -99,6 +105,45 @@ def test_no_file_and_no_readable_file(reader: Any, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="cannot be read") as caught:
         reader(tmp_path)
     assert str(tmp_path) in caught.value.message
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=6,
+)
+parts = st.sampled_from(
+    ["format", "digest", "columns", "series", "data", "training", "network", "backtest", "metrics", "options"]
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.dictionaries(parts, json_values).map(lambda some: {"format": 1, "digest": "0" * 64} | some),
+    st.dictionaries(st.sampled_from(["a", "b"]), json_values | st.fixed_dictionaries({"data_offsets": json_values})),
+)
+def test_no_header_is_a_bug(
+    tmp_path_factory: pytest.TempPathFactory, document: dict[str, Any], entries: dict[str, Any]
+) -> None:
+    """Any JSON in any place of the index or the document: read, or refused as a model; never another exception."""
+    index = json.dumps({"__metadata__": {"stacklstm": json.dumps(document)}, **entries}).encode()
+    path = tmp_path_factory.mktemp("any") / "m.safetensors"
+    for rest in (b"", bytes(24)):
+        path.write_bytes(len(index).to_bytes(8, "little") + index + rest)
+        for reader in (read_document, card, load):
+            with contextlib.suppress(ModelError):
+                reader(path)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.binary(max_size=60), st.booleans())
+def test_no_bytes_are_a_model(tmp_path_factory: pytest.TempPathFactory, data: bytes, framed: bool) -> None:
+    """Random bytes, also behind a length that fits them."""
+    path = tmp_path_factory.mktemp("any") / "m.safetensors"
+    path.write_bytes(len(data).to_bytes(8, "little") + data if framed else data)
+    for reader in (read_document, load):
+        with pytest.raises(ModelError):
+            reader(path)
 
 
 def test_the_document_is_measured_against_the_file(checkpoint: Checkpoint, tmp_path: Path) -> None:

@@ -28,23 +28,29 @@ class TestOrigins:
     @settings(max_examples=150, deadline=None)
     @given(st.lists(st.lists(values, min_size=1, max_size=12), min_size=1, max_size=4), st.integers(1, 5), st.data())
     def test_equal_the_loop(self, series: list[list[float]], horizon: int, data: st.DataObject) -> None:
-        """Each origin whose horizon lies in the part and holds at least one observed value, in order."""
+        """Each origin whose horizon lies in the part; context and horizon each hold an observed value; in order."""
         first = [data.draw(st.integers(0, 14)) for _ in series]
         last = [data.draw(st.integers(0, len(one))) for one in series]
+        context = data.draw(st.integers(1, 6))
+
+        def seen(rows: list[float]) -> bool:
+            return any(not math.isnan(value) for value in rows)
+
         expected = [
             (index, rows)
             for index, one in enumerate(series)
             for rows in range(len(one) + 1)
             if first[index] <= rows
             and rows + horizon <= last[index]
-            and any(not math.isnan(value) for value in one[rows : rows + horizon])
+            and seen(one[rows : rows + horizon])
+            and seen(one[max(rows - context, 0) : rows])
         ]
-        found = lesson_origins(make_panel(*series), np.array(first), np.array(last), horizon)
-        assert pairs(found) == expected
+        spec = small_spec(context_length=context, horizon=horizon)
+        assert pairs(lesson_origins(make_panel(*series), np.array(first), np.array(last), spec)) == expected
 
     def test_nothing_fits(self) -> None:
         panel = make_panel([1.0, 2.0], [3.0])
-        assert len(lesson_origins(panel, np.array([1, 1]), panel.lengths, 2)) == 0
+        assert len(lesson_origins(panel, np.array([1, 1]), panel.lengths, small_spec(horizon=2))) == 0
 
 
 def slow_weight_parts(series: list[float], season: int) -> tuple[float, float]:
@@ -100,7 +106,7 @@ def lessons_of(weights: Floats | None = None) -> Lessons:
     gap = wave(30, seed=1) * 100
     gap[[5, 20, 21]] = math.nan
     panel = make_panel(wave(25), gap)
-    origins = lesson_origins(panel, np.array([2, 2]), panel.lengths, 4)
+    origins = lesson_origins(panel, np.array([2, 2]), panel.lengths, small_spec())
     return Lessons(Windows(panel, small_spec(), CPU), origins, np.array([0.5, 4.0]) if weights is None else weights)
 
 
@@ -109,7 +115,7 @@ class TestBatch:
         """(y - location) * weight where y is known, 0 elsewhere; gain leads from normalised units there."""
         lessons = lessons_of()
         chosen = torch.tensor([0, 30, 36, 12])
-        lesson = lessons.batch(chosen, torch.float64)
+        lesson = lessons.batch(chosen, exact=True)
         series, rows = lessons.series[chosen], lessons.rows[chosen]
         windows = lessons.windows.contexts(series, rows)
         targets, known = lessons.windows.targets(series, rows)
@@ -127,8 +133,8 @@ class TestBatch:
         assert torch.equal(lesson.observed, windows.observed.double())
 
     def test_types(self) -> None:
-        for dtype in (torch.float32, torch.float64):
-            lesson = lessons_of().batch(torch.tensor([0, 1]), dtype)
+        for exact, dtype in ((False, torch.float32), (True, torch.float64)):
+            lesson = lessons_of().batch(torch.tensor([0, 1]), exact=exact)
             parts = (lesson.context, lesson.observed, lesson.target, lesson.known, lesson.gain)
             assert {part.dtype for part in parts} == {dtype}
 

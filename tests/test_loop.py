@@ -12,13 +12,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from panels import make_panel, shaken_network, small_spec, wave
+from panels import make_panel, small_spec, wave
 
 from stacklstm_cli.data.origins import Origins
 from stacklstm_cli.data.panel import Floats
 from stacklstm_cli.errors import ExitStatus, NothingLearnedError
 from stacklstm_cli.model.network import NetworkSpec, StackedRNN
 from stacklstm_cli.model.windows import Windows
+from stacklstm_cli.training import loop
 from stacklstm_cli.training.lessons import Lessons, lesson_origins
 from stacklstm_cli.training.loop import (
     LEAST_IMPROVEMENT,
@@ -51,7 +52,7 @@ SCHEDULE = Schedule(
 def lessons_of(values: Floats, weight: float = 0.1, most: int = 10_000, spec: NetworkSpec = SPEC) -> Lessons:
     panel = make_panel(values)
     first = np.array([spec.context_length])
-    origins = lesson_origins(panel, first, panel.lengths, spec.horizon)
+    origins = lesson_origins(panel, first, panel.lengths, spec)
     return Lessons(Windows(panel, spec, CPU), Origins(origins.series[:most], origins.rows[:most]), np.array([weight]))
 
 
@@ -104,16 +105,23 @@ def bytes_of(found: Fit) -> bytes:
 
 
 class StopsAfter(Clock):
-    """A clock that is up when it has been asked so many times."""
+    """A clock that is up once so many optimiser steps were made, however often it is asked."""
 
-    def __init__(self, steps: int, why: Stopped) -> None:
+    def __init__(self, steps: int, why: Stopped, monkeypatch: pytest.MonkeyPatch) -> None:
         super().__init__()
-        self.steps, self.why = steps, why
-        self.shares: list[float] = []
+        self.left, self.why = steps, why
+        self.shares: set[float] = set()
+        train_step = loop.train_step
+
+        def counted(*arguments: Any) -> float:
+            self.left -= 1
+            return train_step(*arguments)
+
+        monkeypatch.setattr(loop, "train_step", counted)
 
     def stopped(self, share: float = 1.0) -> Stopped:
-        self.shares.append(share)
-        return self.why if len(self.shares) > self.steps else ""
+        self.shares.add(share)
+        return self.why if self.left <= 0 else ""
 
 
 class TestLearning:
@@ -146,7 +154,7 @@ class TestLearning:
         assert losses[0] == pytest.approx(loss_by_loops(network_of().state_dict(), lessons), rel=1e-5)
         assert len(losses) == SCHEDULE.max_steps
 
-    def test_clipping_bounds_the_first_step_of_no_rate(self) -> None:
+    def test_clipping(self) -> None:
         """0 does not clip: the result differs from that of a small norm."""
         lessons = lessons_of(wave(40))
         assert bytes_of(fitted(lessons, grad_clip=0.0)) != bytes_of(fitted(lessons, grad_clip=1e-3))
@@ -209,14 +217,26 @@ class TestBest:
             (0.9, 1.0, True),
             (1.0, 1.0, False),
             (1.0 - LEAST_IMPROVEMENT / 2, 1.0, False),
-            (math.nan, None, False),
-            (math.inf, None, False),
             (None, None, False),
             (0.0, 0.0, False),
         ],
     )
     def test_improvement(self, value: float | None, best: float | None, better: bool) -> None:
         assert improves(value, best) is better
+
+    @pytest.mark.parametrize("weight", [math.nan, math.inf])
+    def test_a_validation_that_is_no_number_is_none(self, weight: float) -> None:
+        """It is no improvement, and the history holds nothing that JSON does not."""
+        lessons = lessons_of(wave(60))
+
+        def spoil(event: dict[str, Any]) -> None:
+            if event["step"] == 7:
+                validation.weights[:] = weight
+
+        validation = lessons_of(wave(60))
+        found = fitted(lessons, validation, on_event=spoil)
+        assert found.steps == 5
+        assert [entry["validation"] for entry in found.history][1:] == [None, None, None]
 
 
 class TestEnd:
@@ -233,43 +253,49 @@ class TestEnd:
         assert [entry["step"] for entry in fitted(lessons, lessons, max_steps=7).history] == [5, 7]
 
     @pytest.mark.parametrize("why", ["time", "signal"])
-    def test_the_clock(self, why: Stopped) -> None:
+    @pytest.mark.parametrize("steps", [1, 3])
+    def test_the_clock(self, steps: int, why: Stopped, monkeypatch: pytest.MonkeyPatch) -> None:
         """The weights in hand are kept, and validated where nothing has been yet."""
         lessons = lessons_of(wave(60))
-        for steps in (1, 3):
-            found = fitted(lessons, lessons, StopsAfter(steps, why))
-            assert (found.steps, found.stopped) == (steps, why)
-            assert found.validation == pytest.approx(loss_by_loops(found.weights, lessons), rel=1e-4)
-            plain = fitted(lessons, None, StopsAfter(steps, why))
-            assert (plain.steps, plain.stopped, plain.validation) == (steps, why, None)
-            assert bytes_of(plain) == bytes_of(found)
+        found = fitted(lessons, lessons, StopsAfter(steps, why, monkeypatch))
+        assert (found.steps, found.stopped) == (steps, why)
+        assert found.validation == pytest.approx(loss_by_loops(found.weights, lessons), rel=1e-4)
+        plain = fitted(lessons, None, StopsAfter(steps, why, monkeypatch))
+        assert (plain.steps, plain.stopped, plain.validation) == (steps, why, None)
+        assert bytes_of(plain) == bytes_of(found)
 
-    def test_the_weights_in_hand_are_validated_when_the_clock_ends_a_fit(self) -> None:
+    def test_the_weights_in_hand_are_validated_when_the_clock_ends_a_fit(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Three steps after the last validation, better than then: these are returned."""
         lessons = lessons_of(wave(60))
         later = fitted(lessons, lessons, max_steps=8, check_every=8)
         assert later.validation is not None
-        found = fitted(lessons, lessons, StopsAfter(8, "time"), check_every=5)
+        found = fitted(lessons, lessons, StopsAfter(8, "time", monkeypatch), check_every=5)
         first = found.history[0]["validation"]
         assert first is not None
         assert later.validation < first * (1 - LEAST_IMPROVEMENT)
         assert (found.steps, found.validation) == (8, later.validation)
 
-    def test_a_signal_from_an_event(self) -> None:
-        """As a handler sets it, between two steps."""
-        clock = Clock()
+    @pytest.mark.parametrize("step", [1, 3, 5, 8])
+    @pytest.mark.parametrize("validated", [False, True])
+    def test_a_signal_while_an_event_is_told(self, step: int, validated: bool) -> None:
+        """As a handler sets it while a line of progress is drawn: at most one more step, validated and returned."""
+        clock, lessons = Clock(), lessons_of(wave(60))
 
         def stop(event: dict[str, Any]) -> None:
-            if event["step"] == 7:
+            if event["step"] == step:
                 clock.signal_number = 15
 
-        found = fitted(lessons_of(wave(60)), None, clock, on_event=stop)
-        assert (found.steps, found.stopped) == (7, "signal")
+        found = fitted(lessons, lessons if validated else None, clock, on_event=stop)
+        assert found.stopped == "signal"
+        assert found.steps in (step, step + 1)
+        assert bytes_of(found) == bytes_of(fitted(lessons, max_steps=found.steps))
+        if validated:
+            assert found.validation == pytest.approx(loss_by_loops(found.weights, lessons), rel=1e-4)
 
-    def test_the_share_of_time_is_passed_on(self) -> None:
-        clock, lessons = StopsAfter(2, "time"), lessons_of(wave(60))
-        fit(network_of(), lessons, None, SCHEDULE, seed=0, clock=clock, phase="", share_of_time=0.25)
-        assert clock.shares == [0.25] * 3
+    def test_the_share_of_time_is_passed_on(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        clock, lessons = StopsAfter(2, "time", monkeypatch), lessons_of(wave(60))
+        fit(network_of(), lessons, lessons, SCHEDULE, seed=0, clock=clock, phase="", share_of_time=0.25)
+        assert clock.shares == {0.25}
 
 
 class TestNothingLearned:
@@ -351,10 +377,10 @@ class TestChance:
         assert bytes_of(fitted(lessons, lessons, seed=1)) != bytes_of(first)
 
     def test_the_global_generator_is_left_alone(self) -> None:
+        network, lessons = network_of(self.SPEC), lessons_of(wave(60), spec=self.SPEC)
         torch.manual_seed(5)
         before = torch.get_rng_state()
-        lessons = lessons_of(wave(60), spec=self.SPEC)
-        fit(shaken_network(self.SPEC, 0, torch.float32), lessons, lessons, SCHEDULE, seed=0, clock=Clock(), phase="")
+        fit(network, lessons, lessons, SCHEDULE, seed=0, clock=Clock(), phase="")
         assert torch.equal(torch.get_rng_state(), before)
 
 

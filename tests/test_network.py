@@ -110,7 +110,7 @@ def test_a_gradient_reaches_every_parameter(patch: int) -> None:
     network = shaken_network(small_spec(layers=3, patch_length=patch))
     context, observed = inputs(network.spec, batch=64)
     target = torch.randn(64, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
-    pinball(network(context, observed), target, torch.tensor([0.1, 0.5, 0.9])).mean().backward()
+    pinball(network(context, observed), target, torch.tensor([0.1, 0.5, 0.9])).mean().backward()  # type: ignore[no-untyped-call]
     for name, parameter in network.named_parameters():
         assert parameter.grad is not None, name
         assert (parameter.grad != 0).all(), name

@@ -68,7 +68,12 @@ def test_console_examples_run(tmp_path: Path) -> None:
     environment = {**os.environ, "PATH": f"{program.parent}{os.pathsep}{os.environ['PATH']}"}
     for line in lines:
         done = subprocess.run(
-            ["bash", "-o", "pipefail", "-c", line], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120
+            ["bash", "-o", "pipefail", "-c", line],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
         )
         assert done.returncode == 0, f"{line}\n{done.stderr}"
         assert "--output" in line or ">" in line or "-q" in line or done.stdout

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from panels import make_panel, wave
 
 from stacklstm_cli.config import EvaluationConfig, MetricConfig, ModelConfig, TrainingConfig
 from stacklstm_cli.data.panel import Panel
@@ -20,7 +21,6 @@ from stacklstm_cli.model.forecaster import Forecaster
 from stacklstm_cli.training.defaults import resolve
 from stacklstm_cli.training.fitting import Outcome, Trainer
 from stacklstm_cli.training.runtime import Clock
-from tests.panels import make_panel, wave
 
 CPU = torch.device("cpu")
 HORIZON = 6

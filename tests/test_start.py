@@ -30,7 +30,7 @@ def gappy_panel() -> Panel:
 
 
 def lessons_of(panel: Panel, first: list[int], last: list[int], spec: NetworkSpec = SPEC) -> Lessons:
-    origins = lesson_origins(panel, np.array(first), np.array(last), spec.horizon)
+    origins = lesson_origins(panel, np.array(first), np.array(last), spec)
     return Lessons(Windows(panel, spec, CPU), origins, series_weights(panel, np.array(first), 4))
 
 
@@ -44,20 +44,21 @@ def validation() -> Lessons:
 
 def columns(lessons: Lessons) -> tuple[Floats, Floats, Floats, Floats]:
     """Contexts [W, L], targets [W, H], known [W, H] and gains [W, 1] of all windows."""
-    lesson = lessons.batch(torch.arange(len(lessons)), torch.float64)
+    lesson = lessons.batch(torch.arange(len(lessons)), exact=True)
     return lesson.context.numpy(), lesson.target.numpy(), lesson.known.numpy(), lesson.gain.numpy()
 
 
 def direct(lessons: Lessons, strength: float | None, season: int) -> Floats:
     """Ridge regression towards the seasonal skip, by its normal equations [L, H]."""
     context, target, known, gain = columns(lessons)
-    naive = seasonal_skip(context.shape[1], target.shape[1], season).numpy()
+    naive: Floats = seasonal_skip(context.shape[1], target.shape[1], season).numpy()
     if strength is None:
         return naive
     residual = np.clip(target / gain - context @ naive, -10, 10) * known
     gram = (context * gain**2).T @ context
     shrink = strength * np.trace(gram) / len(gram) * np.eye(len(gram))
-    return naive + np.asarray(np.linalg.solve(gram + shrink, (context * gain**2).T @ residual))
+    moved: Floats = naive + np.linalg.solve(gram + shrink, (context * gain**2).T @ residual)
+    return moved
 
 
 class TestRidge:

@@ -44,17 +44,25 @@ def slow_context(values: list[float], rows: int, spec: NetworkSpec) -> tuple[lis
     def present(newest: int) -> list[float]:
         return [v for v in window[-newest:] if not math.isnan(v)] or [v for v in window if not math.isnan(v)]
 
-    location = mean_of(present(spec.location_length))
+    # In a gap longer than the context the last value before it is the level.
+    location = mean_of(present(spec.location_length) or [v for v in known if not math.isnan(v)][-1:])
     whole = deviation_of(present(spec.context_length))
-    scale = max(deviation_of(present(spec.scale_length)), 0.1 * whole, 1e-6 * abs(location)) or 1.0
     observed = [int(not math.isnan(v)) for v in window]
-    return [(v - location) / scale if seen else 0.0 for v, seen in zip(window, observed, strict=True)], observed, (
-        location
-    ), scale
+    least = max(0.1 * whole, 1e-6 * abs(location)) if any(observed) else 0.0
+    scale = max(deviation_of(present(spec.scale_length)), least) or 1.0
+    return (
+        [(v - location) / scale if seen else 0.0 for v, seen in zip(window, observed, strict=True)],
+        observed,
+        (location),
+        scale,
+    )
 
 
 plain_values = st.floats(-1e6, 1e6).map(lambda value: round(value, 3))
-some_series = st.lists(st.one_of(st.just(math.nan), st.just(7.0), plain_values), min_size=1, max_size=12)
+some_series = st.tuples(
+    plain_values, st.lists(st.one_of(st.just(math.nan), st.just(7.0), plain_values), max_size=11)
+).map(lambda drawn: [drawn[0], *drawn[1]])
+"""A panel's series begins with an observed value."""
 
 
 class TestContexts:
@@ -71,9 +79,9 @@ class TestContexts:
     ) -> None:
         """Every origin of every series: before the series begins, among missing values, at its end."""
         spec = spec_of(context, location=location, scale=scale)
-        places = [(index, rows) for index, one in enumerate(series) for rows in range(len(one) + 1)]
+        places = [(index, rows) for index, one in enumerate(series) for rows in range(1, len(one) + 1)]
         chosen = data.draw(st.lists(st.sampled_from(places), min_size=1, max_size=6))
-        batch = contexts(make_panel(*series), spec, *map(list, zip(*chosen, strict=True)))  # type: ignore[arg-type]
+        batch = contexts(make_panel(*series), spec, *map(list, zip(*chosen, strict=True)))
         for place, (index, rows) in enumerate(chosen):
             normalised, observed, middle, spread = slow_context(series[index], rows, spec)
             level = max((abs(v) for v in series[index] if not math.isnan(v)), default=0.0)
@@ -84,11 +92,11 @@ class TestContexts:
 
     def test_nothing_of_another_series_is_seen(self) -> None:
         """The first rows of a series are padded, not filled with the end of the one before."""
-        batch = contexts(make_panel([1e6, 2e6, 3e6], [1.0, 3.0]), spec_of(4), [1, 1], [2, 0])
-        assert batch.observed.tolist() == [[0, 0, 1, 1], [0, 0, 0, 0]]
+        batch = contexts(make_panel([1e6, 2e6, 3e6], [1.0, 3.0]), spec_of(4), [1, 1], [2, 1])
+        assert batch.observed.tolist() == [[0, 0, 1, 1], [0, 0, 0, 1]]
         assert batch.context.tolist() == [[0, 0, -1, 1], [0, 0, 0, 0]]
-        assert batch.location.tolist() == [2, 0]
-        assert batch.scale.tolist() == [1, 1]
+        assert batch.location.tolist() == [2, 1]
+        assert batch.scale.tolist() == [1, 1e-6]
 
     @pytest.mark.parametrize("rubbish", [1e300, -1e-300, 7.0])
     def test_what_stands_in_a_missing_place_does_not_matter(self, rubbish: float) -> None:
@@ -96,7 +104,7 @@ class TestContexts:
         gappy = np.array([1.0, 2.0, math.nan, 4.0, math.nan, math.nan, 7.0])
         spec = spec_of(6, horizon=3, location=2, scale=3)
         windows = Windows(make_panel([0.5, 0.25], gappy, [3.0, 1.0]), spec, CPU)
-        series, rows = torch.ones(8, dtype=torch.int64), torch.arange(8)
+        series, rows = torch.ones(7, dtype=torch.int64), torch.arange(1, 8)
         before, (targets, known) = windows.contexts(series, rows), windows.targets(series, rows)
         own = torch.zeros(11, dtype=torch.bool)
         own[2:9] = True
@@ -119,9 +127,7 @@ class TestContexts:
         """1e9 plus or minus one: float32 alone would see a constant."""
         values = 1e9 + np.array([1.0, -1.0, 1.0, -1.0])
         windows = Windows(make_panel(np.tile(values, 2)), spec_of(4, horizon=4), CPU)
-        location, scale = location_and_scale(
-            torch.tensor(values)[None], torch.ones(1, 4, dtype=torch.bool), spec_of(4)
-        )
+        location, scale = location_and_scale(torch.tensor(values)[None], torch.ones(1, 4, dtype=torch.bool), spec_of(4))
         batch = windows.contexts(torch.tensor([0]), torch.tensor([4]))
         assert location.item() == batch.location.item() == 1e9
         # The deviation is 1, but a millionth of the level is the least scale.
@@ -145,7 +151,6 @@ class TestScale:
             ([0.0, 8.0, 3.0, 5.0], 1, 4, 5.0, math.sqrt(8.5)),
             ([2.0, 6.0, math.nan, math.nan], 2, 2, 4.0, 2.0),  # nothing new: the whole context counts
             ([2.0, 6.0, 9.0, math.nan], 2, 1, 9.0, math.sqrt(74 / 9)),
-            ([math.nan, math.nan, math.nan, math.nan], 2, 2, 0.0, 1.0),
         ],
     )
     def test_by_hand(
@@ -154,6 +159,14 @@ class TestScale:
         batch = contexts(make_panel(values), spec_of(4, location=location_length, scale=scale_length), [0], [4])
         assert batch.location.item() == pytest.approx(location, abs=1e-12)
         assert batch.scale.item() == pytest.approx(scale)
+
+    def test_in_a_gap_longer_than_the_context_the_last_value_is_the_level(self) -> None:
+        """Nothing is seen, in user units: a forecast must not start from zero."""
+        batch = contexts(make_panel([9.0], [500.0, 700.0, *[math.nan] * 6, 3.0]), spec_of(4), [1, 1], [6, 8])
+        assert not batch.observed.any()
+        assert not batch.context.any()
+        assert batch.location.tolist() == [700, 700]
+        assert (batch.scale > 0).all()
 
     @settings(max_examples=60, deadline=None)
     @given(
@@ -198,7 +211,7 @@ def test_a_batch_is_its_windows_one_by_one() -> None:
     """No window changes with the others in its batch."""
     panel = make_panel(wave(40), wave(30, seed=1) * 1000)
     windows = Windows(panel, spec_of(12, location=6, scale=9), CPU)
-    series, rows = torch.tensor([0, 1, 0, 1, 0]), torch.tensor([40, 30, 3, 12, 0])
+    series, rows = torch.tensor([0, 1, 0, 1, 0]), torch.tensor([40, 30, 3, 12, 1])
     together = windows.contexts(series, rows)
     for place in range(5):
         alone = windows.contexts(series[place : place + 1], rows[place : place + 1])

@@ -121,7 +121,11 @@ def evaluate(
 
 @app.command()
 @takes
-def inspect(model: Annotated[Path, typer.Argument(metavar="MODEL", help="Model file.")], output: OutputConfig) -> None:
+def inspect(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="Model file.")],
+    output: OutputConfig,
+    messages: Messages,
+) -> None:
     """Show what a model file says of itself.
 
     Example: stacklstm inspect data.safetensors
@@ -129,6 +133,7 @@ def inspect(model: Annotated[Path, typer.Argument(metavar="MODEL", help="Model f
     from stacklstm_cli.cli.report import write_card
     from stacklstm_cli.model.header import card
 
+    messages.detail(f"read from the header of {model} alone; a forecast checks every bit of the file")
     write_card(card(model), output)
 
 

@@ -9,6 +9,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from stacklstm_cli import STARTED
 from stacklstm_cli.cli.documents import forecast_document, score_document, training_document
 from stacklstm_cli.cli.messages import Messages
@@ -26,6 +28,7 @@ from stacklstm_cli.config import (
 )
 from stacklstm_cli.data.panel import Panel
 from stacklstm_cli.data.reading import read_panel
+from stacklstm_cli.errors import NothingLearnedError, UsageError
 from stacklstm_cli.evaluation.scoring import EXPLANATIONS
 from stacklstm_cli.evaluation.scoring import evaluate as score
 from stacklstm_cli.files import check_writable
@@ -46,11 +49,12 @@ def train(
     output: OutputConfig,
     messages: Messages,
 ) -> int:
-    """Train, save, report; returns the exit status."""
+    """Train, save, report; returns the exit status. What is written may not be what is read."""
     from stacklstm_cli.training.defaults import resolve
     from stacklstm_cli.training.fitting import Trainer
 
     device = machine.prepare(runtime)
+    check_apart(sources, path, output)
     check_writable(path)
     check_output(output)
     panel = read(sources, data, messages)
@@ -60,8 +64,14 @@ def train(
     clock = machine.Clock(training.max_time)
     with machine.signals_stop(clock), TrainingProgress(messages.progress_stream) as progress:
         trainer = Trainer(panel, plan, device=device, clock=clock, on_event=progress.update)
-        outcome = trainer.run(checkpoints.given_options(data, network, training))
+        try:
+            outcome = trainer.run(checkpoints.given_options(data, network, training))
+        except NothingLearnedError as error:
+            error.exit_status = clock.exit_status or error.exit_status  # a signal before the first step
+            raise
         checkpoints.save(outcome.checkpoint, path)
+    for line in outcome.explained():
+        messages.detail(line)
     for code, text in outcome.warnings:
         messages.warning(code, text)
     document = training_document(path, panel, plan, outcome, clock, metrics)
@@ -79,6 +89,7 @@ def predict(
 ) -> None:
     """Forecast with a saved model and write the forecasts."""
     device = machine.prepare(runtime)
+    check_apart(sources, path, output)
     check_output(output)
     saved = checkpoints.load(path)
     panel = read(sources, DataConfig(), messages, saved, path)
@@ -97,12 +108,27 @@ def evaluate(
 ) -> None:
     """Score a saved model and write its table."""
     device = machine.prepare(runtime)
+    check_apart(sources, path, output)
     check_output(output)
     saved = checkpoints.load(path)
     panel = read(sources, DataConfig(), messages, saved, path)
-    scored = score(saved, panel, config, metrics, saved.spec.quantiles, device)
+    scored = score(saved, panel, config, metrics, device)
     messages.note(EXPLANATIONS[scored.rows])
     write_document(finished(score_document(path, panel, saved, scored, metrics), messages), output)
+
+
+def check_apart(sources: list[str], path: Path, output: OutputConfig) -> None:
+    """Raise `UsageError` where the model or the output is DATA, or one is the other."""
+    places = [Path(source).resolve() for source in sources if source != "-"]
+    written = {"--model": path, "--output": Path(output.output)} if output.output else {"--model": path}
+    for option, place in written.items():
+        if place.resolve() in places:
+            raise UsageError(
+                f"{option} {place} would overwrite a file that this command reads or writes already.",
+                hint="Name another file.",
+                code="would_overwrite",
+            )
+        places.append(place.resolve())
 
 
 def read(
@@ -119,15 +145,23 @@ def read(
         panel = read_panel(sources, data, stored=saved.columns, stored_step=saved.step)
     for text in panel.notes:
         messages.note(text)
+    messages.detail(f"{panel.rows_read} rows read, {panel.gaps} missing; SHA-256 of the bytes {panel.sha256}")
     if saved is not None:
         known = set(saved.keys)
         unseen = [panel.name(index) for index, key in enumerate(panel.keys) if key not in known]
         if unseen:
-            some = ", ".join(unseen[:3]) + (" …" if len(unseen) > 3 else "")
-            messages.note(f"{len(unseen)} of {panel.n_series} series are new to the model: {some}")
+            messages.note(f"{len(unseen)} of {panel.n_series} series are new to the model: {named(unseen)}")
+        short = [panel.name(index) for index in np.flatnonzero(panel.lengths < 2).tolist()]
+        if short:
+            messages.note(f"a single row says nothing of what comes; repeated as it is: {named(short)}")
         if not saved.metrics:
             messages.note(f"{path} was never judged on a holdout; evaluate it before you rely on it.")
     return panel
+
+
+def named(series: list[str]) -> str:
+    """The first of these names."""
+    return ", ".join(series[:3]) + (" …" if len(series) > 3 else "")
 
 
 def finished(document: dict[str, Any], messages: Messages) -> dict[str, Any]:

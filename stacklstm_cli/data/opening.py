@@ -6,6 +6,7 @@ import csv
 import hashlib
 import io
 import lzma
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +23,8 @@ DELIMITERS = (",", ";", "\t", "|")
 COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd", ".xz": "xz"}
 MAGIC = {b"\x1f\x8b": "gzip", b"BZh": "bz2", b"\x28\xb5\x2f\xfd": "zstd", b"\xfd7zXZ\x00": "xz"}
 SNIFFED_LINES = 50
+THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")
+"""A number whose comma may as well part thousands."""
 LONGEST_HEADER = 4_000_000
 """Characters; behind them rows are taken to begin."""
 
@@ -158,7 +161,7 @@ def _csv_source(name: str, text: str, notes: tuple[str, ...]) -> CsvSource:
     source = CsvSource(
         name, tuple(cell.strip() for cell in header), guarded.encode(), delimiter, reader.line_num + 1, notes=notes
     )
-    if delimiter != "," and _has_decimal_comma(source.sample(2000)):
+    if delimiter != "," and _has_decimal_comma(source):
         source.decimal = ","
     return source
 
@@ -178,13 +181,28 @@ def _delimiter(text: str) -> str:
     return best
 
 
-def _has_decimal_comma(sample: pd.DataFrame) -> bool:
-    """Whether numbers such as 3,14 are found in some column, and none such as 3.14 in any."""
-    found = False
-    for column in sample:
+def _has_decimal_comma(source: CsvSource) -> bool:
+    """Whether numbers such as 3,14 are found in some column, and none such as 3.14 in any.
+
+    Raises `DataError` where each of them could as well be a whole number with its thousands apart: 1,234.
+    """
+    doubtful = ""
+    certain = False
+    sample = source.sample(2000)
+    for place, column in enumerate(sample):
         for word in pd.unique(sample[column]):
             cell = word.strip()
             if "." in cell and NUMBER.fullmatch(cell) and cell not in NA_WORDS:
                 return False
-            found = found or ("," in cell and COMMA_NUMBER.fullmatch(cell) is not None)
-    return found
+            if "," in cell and COMMA_NUMBER.fullmatch(cell):
+                if THOUSANDS.fullmatch(cell):
+                    doubtful = doubtful or f"column {source.header[place]!r}: {cell}"
+                else:
+                    certain = True
+    if doubtful and not certain:
+        raise DataError(
+            f"{source.name}, {doubtful} is 1000 times larger if its comma parts thousands; no number tells.",
+            hint="Write the numbers without thousands separators, and with a decimal point.",
+            code="ambiguous_comma",
+        )
+    return certain

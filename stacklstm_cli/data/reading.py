@@ -14,12 +14,13 @@ from stacklstm_cli.data.calendar import OffGridError, Step, TimeForm, infer_step
 from stacklstm_cli.data.columns import Found, find_columns
 from stacklstm_cli.data.gridding import Rows, count_of, gridded, in_order, on_grid, shortened
 from stacklstm_cli.data.opening import open_table
-from stacklstm_cli.data.panel import Columns, Ints, Panel
+from stacklstm_cli.data.panel import Columns, Floats, Ints, Panel
 from stacklstm_cli.data.stamps import StampError, Stamps, Words, find_forms
 from stacklstm_cli.data.table import Table, is_missing
 from stacklstm_cli.errors import DataError, ModelError, UsageError
 
 SAMPLE_ROWS = 2000
+LARGEST = 1e100
 MUCH_FULLER = 2.0
 """How many times fewer grid rows settle whether dates are day-first."""
 
@@ -98,10 +99,22 @@ def _read(table: Table, found: Found, config: DataConfig, stored_step: Step | No
     ordinals = on_grid(rows, stamps, step)
     rows, ordinals, repeats = in_order(rows, ordinals, stamps, form, columns, notes)
     keys, values, offsets, starts = gridded(rows, ordinals, columns, form, step, notes)
+    _refuse_huge(table, columns, values)
     layout = _layout_note(found, step, len(keys))
     all_notes = (layout, *notes)
     panel = Panel(columns, step, form, keys, values, offsets, starts, sum(table.rows), table.sha256, all_notes)
     return panel, repeats
+
+
+def _refuse_huge(table: Table, columns: Columns, values: Floats) -> None:
+    """Raise `DataError` for a value whose square no number can hold."""
+    largest = float(np.nanmax(np.abs(values)))
+    if largest > LARGEST:
+        raise DataError(
+            f"{table.name}: {largest:g} found in {', '.join(columns.targets)}; expected numbers up to {LARGEST:g}.",
+            hint="Mend the cell, or give the column in a larger unit.",
+            code="number_too_large",
+        )
 
 
 def _load(table: Table, columns: Columns, notes: list[str]) -> tuple[Rows, Words | None]:

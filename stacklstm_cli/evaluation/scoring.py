@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-from stacklstm_cli.config import EvaluationConfig, MetricConfig
+from stacklstm_cli.config import MEDIAN, EvaluationConfig, MetricConfig, interval_quantiles
 from stacklstm_cli.data.origins import Origins, plan_origins
 from stacklstm_cli.data.panel import Ints, Panel
 from stacklstm_cli.errors import DataError, UsageError
@@ -44,7 +44,6 @@ def evaluate(
     panel: Panel,
     config: EvaluationConfig,
     metrics: MetricConfig,
-    quantiles: tuple[float, ...],
     device: torch.device,
 ) -> Scored:
     """Backtest the saved model beside the baselines on the rows it may be scored on.
@@ -57,6 +56,8 @@ def evaluate(
     rows, origins = choose_origins(checkpoint, panel, config, step)
     weights = checkpoint.judged if rows == "holdout" and checkpoint.judged is not None else checkpoint.final
     seasonality = metrics.seasonality or checkpoint.seasonality
+    asked = {*config.quantiles, *interval_quantiles(config.interval)}
+    quantiles = sorted({*(asked or checkpoint.spec.quantiles), MEDIAN})
     predictors = {MODEL: Forecaster(checkpoint.network(weights), device), **standard_baselines(seasonality)}
     return Scored(backtest(predictors, panel, origins, horizon, quantiles, seasonality), rows, step)
 
@@ -110,7 +111,8 @@ def position(panel: Panel, option: str, text: str | None) -> int | None:
 def refuse_trained(checkpoint: Checkpoint, panel: Panel, config: EvaluationConfig, start: int, new: Ints) -> None:
     """Raise `UsageError` where `--start` would score rows that the final weights have trained on."""
     begin = start - panel.starts  # [N]
-    seen = np.asarray([key in set(checkpoint.keys) for key in panel.keys])
+    known = set(checkpoint.keys)
+    seen = np.asarray([key in known for key in panel.keys])
     inside = seen & (begin < new) & (begin < panel.lengths)
     if inside.any():
         trained = panel.stamps([int((panel.starts + new)[inside].max()) - 1])[0]

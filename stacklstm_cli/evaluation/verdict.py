@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 MODEL = "stacklstm"
+"""The name of the network in every table."""
 LEVEL = 0.01
 """Largest relative difference that is called level."""
 

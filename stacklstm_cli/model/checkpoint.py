@@ -8,24 +8,27 @@ from __future__ import annotations
 
 import json
 import platform
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import safetensors.torch
 import torch
 from torch import Tensor
 
-from stacklstm_cli.config import DataConfig, ModelConfig, TrainingConfig
-from stacklstm_cli.data.calendar import Step, TimeForm
-from stacklstm_cli.data.panel import Columns, Ints, Panel
-from stacklstm_cli.errors import ModelError
+from stacklstm_cli.config import MEDIAN, DataConfig, ModelConfig, TrainingConfig
+from stacklstm_cli.data.calendar import Step, TimeForm, Unit
+from stacklstm_cli.data.panel import Columns, Ints, Layout, Panel
+from stacklstm_cli.errors import UsageError
 from stacklstm_cli.files import write_atomically
-from stacklstm_cli.model.header import FORMAT, NO_DIGEST, cannot_read, damaged, seal, verify
+from stacklstm_cli.model.header import FORMAT, NO_DIGEST, cannot_read, damaged, sealed, verify
 from stacklstm_cli.model.network import NetworkSpec, StackedRNN
 
+SECTIONS = ("data", "metrics", "backtest", "training", "options")
+"""Parts of the document that are objects of their own."""
+ROWS = ("trained_to", "judged_to", "data_to")
 LIBRARIES = ("numpy", "pandas", "safetensors", "torch")
 Weights = dict[str, Tensor]
 
@@ -44,11 +47,11 @@ class Checkpoint:
     final: Weights
     """Weights fitted on all rows (or on all but the holdout, without a refit)."""
     trained_to: Ints
-    """[N] position on the grid one after the last row that `final` has seen."""
+    """[N] position on the grid one after the last row that `final` was fitted to or chosen by."""
     judged: Weights | None
     """Weights that have not seen the holdout; None where nothing was judged or `final` are these."""
     judged_to: Ints
-    """[N] position one after the last row that the judged weights have seen."""
+    """[N] position one after the last row that the judged weights were fitted to or chosen by."""
     data_to: Ints
     """[N] position one after the last row of the training file: where the holdout ends."""
     data: dict[str, Any] = field(default_factory=dict)
@@ -93,31 +96,24 @@ def save(checkpoint: Checkpoint, path: Path) -> None:
     """Write the model file at once or not at all, and set the checkpoint's digest. Raises `ModelError`."""
     tensors = {f"final.{name}": tensor for name, tensor in checkpoint.final.items()}
     tensors |= {f"judged.{name}": tensor for name, tensor in (checkpoint.judged or {}).items()}
-    tensors |= {
-        f"rows.{name}": torch.as_tensor(getattr(checkpoint, name)) for name in ("trained_to", "judged_to", "data_to")
-    }
+    tensors |= {f"rows.{name}": torch.as_tensor(getattr(checkpoint, name)) for name in ROWS}
     document = {
         "format": FORMAT,
-        "digest": NO_DIGEST,
         "network": checkpoint.spec.as_dict(),
         "columns": checkpoint.columns.as_dict(),
         "step": checkpoint.step.as_dict(),
         "time_form": checkpoint.time_form.as_dict(),
         "seasonality": checkpoint.seasonality,
         "series": [list(key) for key in checkpoint.keys],
-        "data": checkpoint.data,
-        "metrics": checkpoint.metrics,
-        "backtest": checkpoint.backtest,
-        "training": checkpoint.training,
-        "options": checkpoint.options,
         "versions": versions(),
+        **{name: getattr(checkpoint, name) for name in SECTIONS},
     }
-    text = json.dumps(document, ensure_ascii=False, allow_nan=False, sort_keys=True)
+    rest = json.dumps(document, ensure_ascii=False, allow_nan=False, sort_keys=True)
+    text = f'{{"digest": "{NO_DIGEST}", {rest[1:]}'  # first, see header.digest_at
     sound = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(tensors.items())}
     data = safetensors.torch.save(sound, {"stacklstm": text})
-    digest = seal(data)
-    write_atomically(path, data.replace(NO_DIGEST.encode(), digest.encode(), 1))
-    checkpoint.digest = digest
+    data, checkpoint.digest = sealed(data)
+    write_atomically(path, data)
 
 
 def load(path: Path) -> Checkpoint:
@@ -129,7 +125,7 @@ def load(path: Path) -> Checkpoint:
     document = verify(path, data)
     try:
         return build(document, safetensors.torch.load(data))
-    except (KeyError, TypeError, ValueError, RuntimeError, safetensors.SafetensorError) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError, UsageError, safetensors.SafetensorError) as error:
         raise damaged(path, f"its document does not fit its tensors ({error})") from error
 
 
@@ -139,25 +135,71 @@ def build(document: dict[str, Any], tensors: Weights) -> Checkpoint:
     def part(prefix: str) -> Weights:
         return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
+    require_sound(document, tensors)
     checkpoint = Checkpoint(
         columns=Columns.from_dict(document["columns"]),
         step=Step.from_dict(document["step"]),
         time_form=TimeForm.from_dict(document["time_form"]),
-        seasonality=int(document["seasonality"]),
+        seasonality=document["seasonality"],
         keys=tuple(tuple(key) for key in document["series"]),
         spec=NetworkSpec.from_dict(document["network"]),
         final=part("final."),
         judged=part("judged.") or None,
-        data=document["data"],
-        metrics=document["metrics"],
-        backtest=document["backtest"],
-        training=document["training"],
-        options=document["options"],
         digest=document["digest"],
-        **{name: tensor.numpy() for name, tensor in part("rows.").items()},
+        **({name: document[name] for name in SECTIONS} | {name: tensors[f"rows.{name}"].numpy() for name in ROWS}),
     )
-    checkpoint.network(checkpoint.final)
+    for weights in (checkpoint.final, checkpoint.judged):
+        if weights is not None:
+            checkpoint.network(weights)
     return checkpoint
+
+
+def require_sound(document: dict[str, Any], tensors: Weights) -> None:
+    """Raise `ValueError`, `KeyError`, `TypeError` or `UsageError` where a document makes no sense.
+
+    The digest proves that a file is as it was written, not that whoever wrote it was sane: types, bounds and
+    words are checked before anything is built from them.
+    """
+    network, columns, step, form = (document[name] for name in ("network", "columns", "step", "time_form"))
+    for name in ("layers", "hidden_size", "context_length", "patch_length", "horizon"):
+        require(is_count(network[name]), name)
+    for name in ("location_length", "scale_length"):
+        require(is_count(network[name]) and network[name] <= network["context_length"], name)
+    options = {field.name for field in fields(ModelConfig)}
+    ModelConfig(**{name: value for name, value in network.items() if name in options} | {"quantiles": ()})
+    quantiles = network["quantiles"]
+    require(quantiles == sorted(set(quantiles)) and MEDIAN in quantiles and quantiles[0] > 0, "quantiles")
+    require(quantiles[-1] < 1, "quantiles")
+    require(columns["layout"] in get_args(Layout), "layout")
+    require(is_names(columns["ids"]) and is_names(columns["targets"]) and bool(columns["targets"]), "columns")
+    require(columns["time"] is None or isinstance(columns["time"], str), "time")
+    require(step["unit"] in get_args(Unit), "unit")
+    require(isinstance(step["count"], (int, float)) and not isinstance(step["count"], bool), "count")
+    require(0 < step["count"] < float("inf") and isinstance(step["phase"], int), "step")
+    require(form["kind"] in ("datetime", "integer", "row") and isinstance(form["format"], str), "time_form")
+    require(is_count(document["seasonality"]), "seasonality")
+    series = document["series"]
+    require(isinstance(series, list) and all(is_names(key) for key in series), "series")
+    require(len({tuple(key) for key in series}) == len(series) > 0, "series")
+    for name in SECTIONS:
+        require(isinstance(document[name], dict), name)
+    for name in ROWS:
+        rows = tensors[f"rows.{name}"]
+        require(rows.dtype == torch.int64 and rows.shape == (len(series),), name)
+
+
+def require(sound: bool, name: str) -> None:
+    """Raise `ValueError` naming what is not sound."""
+    if not sound:
+        raise ValueError(name)
+
+
+def is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def is_names(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(name, str) for name in value)
 
 
 def versions() -> dict[str, str]:
@@ -173,13 +215,3 @@ def given_options(*configs: DataConfig | ModelConfig | TrainingConfig) -> dict[s
     for config in configs:
         merged |= asdict(config)
     return merged
-
-
-def check_fits(checkpoint: Checkpoint, panel: Panel, path: Path) -> None:
-    """Raise `ModelError` where a panel's step is not the model's."""
-    if panel.step != checkpoint.step:
-        raise ModelError(
-            f"{path} was trained on steps of {checkpoint.step.label}, but the data has steps of {panel.step.label}.",
-            hint="Name the model of this data with --model PATH, or train one.",
-            code="step_differs",
-        )

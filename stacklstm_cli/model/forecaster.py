@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from stacklstm_cli.data.origins import Origins
-from stacklstm_cli.data.panel import Floats, Panel
+from stacklstm_cli.data.panel import Floats, Ints, Panel
 from stacklstm_cli.errors import UsageError
 from stacklstm_cli.model.network import StackedRNN
 from stacklstm_cli.model.windows import Windows
@@ -34,13 +34,17 @@ class Forecaster:
         """
         self.check(horizon, quantiles)
         windows = Windows(panel, self.spec, self.device)
-        mix = torch.as_tensor(interpolation(self.spec.quantiles, quantiles), device=windows.home)  # [Q, Q']
+        below, above, share = interpolation(self.spec.quantiles, quantiles)  # each [Q']
+        share_above = torch.as_tensor(share, device=windows.home)  # [Q']
         series = torch.as_tensor(origins.series, device=windows.home)
         rows = torch.as_tensor(origins.rows, device=windows.home)
         result = np.empty((len(origins), horizon, len(quantiles)))
         with torch.inference_mode():
             for part in torch.split(torch.arange(len(origins), device=windows.home), self.batch_size):
-                values = self.batch_forecast(windows, series[part], rows[part])[:, :horizon] @ mix  # [B, H, Q']
+                learned = self.batch_forecast(windows, series[part], rows[part])[:, :horizon]  # [B, H, Q]
+                low, high = learned[..., below], learned[..., above]  # [B, H, Q'] each
+                # Rounding must not lift a value over the learned one above it.
+                values = torch.minimum(low + share_above * (high - low), high)  # [B, H, Q']
                 result[part.cpu().numpy()] = values.cpu().numpy()
         return result
 
@@ -74,6 +78,8 @@ class Forecaster:
                 )
 
 
-def interpolation(learned: Sequence[float], wanted: Sequence[float]) -> Floats:
-    """Matrix [Q, Q'] that maps values at the learned quantiles to linearly interpolated wanted ones."""
-    return np.stack([np.interp(wanted, learned, row) for row in np.eye(len(learned))])
+def interpolation(learned: Sequence[float], wanted: Sequence[float]) -> tuple[Ints, Ints, Floats]:
+    """For each wanted quantile [Q'] the learned ones below and above it, and how far it lies towards the latter."""
+    places = np.interp(wanted, learned, np.arange(len(learned)))  # [Q']
+    below = np.floor(places).astype(np.int64)
+    return below, np.ceil(places).astype(np.int64), places - below

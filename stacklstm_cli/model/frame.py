@@ -10,13 +10,11 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from stacklstm_cli.config import ForecastConfig
+from stacklstm_cli.config import MEDIAN, ForecastConfig, interval_quantiles
 from stacklstm_cli.data.origins import Origins
 from stacklstm_cli.data.panel import Floats, Panel
 from stacklstm_cli.errors import UsageError
 from stacklstm_cli.model.forecaster import Forecaster
-
-MEDIAN = 0.5
 
 
 def forecast_frame(forecaster: Forecaster, panel: Panel, config: ForecastConfig) -> pd.DataFrame:
@@ -35,9 +33,7 @@ def forecast_frame(forecaster: Forecaster, panel: Panel, config: ForecastConfig)
 
 def wanted_quantiles(config: ForecastConfig, learned: Sequence[float]) -> list[float]:
     """The quantile columns to write: those asked for, else all that were learned."""
-    asked = set(config.quantiles)
-    for percent in config.interval:
-        asked |= {round((1 - percent / 100) / 2, 12), round((1 + percent / 100) / 2, 12)}
+    asked = {*config.quantiles, *interval_quantiles(config.interval)}
     if config.wide and asked:
         raise UsageError(
             "--wide writes point forecasts only; leave out --quantiles and --interval.", code="wide_quantiles"

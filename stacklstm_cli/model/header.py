@@ -22,6 +22,8 @@ FORMAT = 1
 METADATA_KEY = "stacklstm"
 DIGEST_DIGITS = 64
 NO_DIGEST = "0" * DIGEST_DIGITS
+DIGEST_MARK = b'"{\\"digest\\": \\"'
+"""How the document begins, as JSON inside JSON."""
 LENGTH_BYTES = 8
 SERIES_SHOWN = 10
 """Names of series in the model card."""
@@ -53,8 +55,7 @@ def verify(path: Path, data: bytes) -> dict[str, Any]:
     """The document of a whole file's bytes, once every bit has been checked. Raises `ModelError`."""
     length = int.from_bytes(data[:LENGTH_BYTES], "little")
     _, document = parse_index(path, data[: LENGTH_BYTES + length] if length <= LONGEST_INDEX else b"")
-    digest = document["digest"]
-    if seal(data, digest) != digest:
+    if seal(data) != document["digest"]:
         raise damaged(path, "its contents do not match its digest")
     return document
 
@@ -97,9 +98,21 @@ def offsets_sound(offsets: Any) -> bool:
     )
 
 
-def seal(data: bytes, digest: str = NO_DIGEST) -> str:
-    """SHA-256 of a file's bytes, where `digest`, the one it carries now, counts as zeros."""
-    return hashlib.sha256(data.replace(digest.encode(), NO_DIGEST.encode(), 1)).hexdigest()
+def seal(data: bytes) -> str:
+    """SHA-256 of a file's bytes, where the digest it carries counts as zeros."""
+    begin = digest_at(data)
+    return hashlib.sha256(data[:begin] + NO_DIGEST.encode() + data[begin + DIGEST_DIGITS :]).hexdigest()
+
+
+def sealed(data: bytes) -> tuple[bytes, str]:
+    """The same bytes with their digest in place, and the digest."""
+    begin, digest = digest_at(data), seal(data)
+    return data[:begin] + digest.encode() + data[begin + DIGEST_DIGITS :], digest
+
+
+def digest_at(data: bytes) -> int:
+    """Where the digest's digits begin: the document begins with them, so nothing in it can be taken for them."""
+    return data.find(DIGEST_MARK) + len(DIGEST_MARK)
 
 
 def cannot_read(path: Path, error: OSError) -> ModelError:

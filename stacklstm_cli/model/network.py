@@ -85,12 +85,12 @@ class StackedRNN(nn.Module):
         line: Tensor = context @ (self.skip_start + self.skip)  # [B, H]
         top, _ = self.lstm(self.patches(context, observed))  # [B, S, U]
         state = self.dropout(top[:, -1])  # [B, U]
-        learned: Tensor = self.head(state).view(batch, self.spec.horizon, -1)  # [B, H, Q]
+        learned: Tensor = self.head(state).view(batch, self.spec.horizon, len(self.spec.quantiles))  # [B, H, Q]
         return line.unsqueeze(-1) + self.bias + learned  # [B, H, Q]
 
     def patches(self, context: Tensor, observed: Tensor) -> Tensor:
         """[B, L] twice -> [B, S, 2P]; where P does not divide L, the oldest patch is filled up as missing."""
         fill = self.spec.steps * self.spec.patch_length - self.spec.context_length
         both = functional.pad(torch.stack([context, observed], 1), (fill, 0))  # [B, 2, S * P]
-        both = both.view(-1, 2, self.spec.steps, self.spec.patch_length)  # [B, 2, S, P]
+        both = both.view(len(context), 2, self.spec.steps, self.spec.patch_length)  # [B, 2, S, P]
         return both.transpose(1, 2).flatten(2)  # [B, S, 2P]

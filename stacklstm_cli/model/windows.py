@@ -49,6 +49,8 @@ class Windows:
         observed = ~np.isnan(panel.values)
         self.values = torch.as_tensor(np.where(observed, panel.values, 0.0), device=self.home)  # [R]
         self.observed = torch.as_tensor(observed, device=self.home)  # [R]
+        rows = torch.arange(len(observed), device=self.home)  # [R]
+        self.latest = torch.where(self.observed, rows, 0).cummax(0).values  # [R] last observed row so far
         self.offsets = torch.as_tensor(panel.offsets, device=self.home)  # [N + 1]
         self.steps_back = torch.arange(-spec.context_length, 0, device=self.home)  # [L]
         self.steps_ahead = torch.arange(spec.horizon, device=self.home)  # [H]
@@ -66,6 +68,9 @@ class Windows:
         observed = self.observed[index] & inside  # [B, L]
         values = self.values[index] * observed  # [B, L]
         location, scale = location_and_scale(values, observed, self.spec)  # [B], [B]
+        # A gap longer than the context: the level is the last one known, or the forecast would start from zero.
+        last_known = self.values[self.latest[self.offsets[series] + rows - 1]]  # [B]
+        location = torch.where(observed.any(1), location, last_known)
         normalised = (values - location.unsqueeze(1)) / scale.unsqueeze(1) * observed  # [B, L]
         return Batch(
             normalised.float().to(self.device),

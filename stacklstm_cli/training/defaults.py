@@ -10,14 +10,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stacklstm_cli.config import MetricConfig, ModelConfig, TrainingConfig
+from stacklstm_cli.config import MEDIAN, MetricConfig, ModelConfig, TrainingConfig, interval_quantiles
+from stacklstm_cli.data.calendar import Step
 from stacklstm_cli.data.panel import Ints, Panel
-from stacklstm_cli.errors import UsageError
+from stacklstm_cli.errors import DataError, UsageError
 from stacklstm_cli.model.network import NetworkSpec
 from stacklstm_cli.training.loop import Schedule
 from stacklstm_cli.training.parts import Parts, cut_parts
 
-MEDIAN = 0.5
+MOST_STEPS = 16
+"""LSTM steps over one context, where the patch is chosen here."""
 LEAST_WINDOWS = 8
 """Fewer training windows than this teach nothing that would hold on the next one."""
 
@@ -43,17 +45,31 @@ class Plan:
         as missing, but not less than a season.
         """
         spec = self.spec
-        least = np.maximum(ends - 3 * spec.horizon, max(2, self.seasonality))
+        room = max(3 * spec.horizon, spec.horizon + LEAST_WINDOWS - 1)
+        least = np.maximum(ends - room, max(2, self.seasonality))
         return np.minimum(least, spec.context_length)
+
+    def windows(self, ends: Ints) -> Ints:
+        """Training windows [N] in the first `ends[i]` rows of each series, were every row observed."""
+        windows: Ints = np.maximum(ends - self.spec.horizon - self.least_context(ends) + 1, 0)
+        return windows
+
+    def most_steps(self, windows: int) -> int:
+        """Optimiser steps of the longest fit on so many windows."""
+        if self.training.epochs is None:
+            return self.schedule.max_steps
+        return math.ceil(self.training.epochs * windows / min(self.schedule.batch_size, windows))
 
     def explained(self) -> list[str]:
         """What was chosen, for a person."""
         spec, schedule, parts = self.spec, self.schedule, self.parts
+        epochs = self.training.epochs
+        most = f"{schedule.max_steps} steps" if epochs is None else f"{epochs} epoch{'s' * (epochs != 1)}"
         return [
             f"network: {spec.layers} layers of {spec.hidden_size}, context {spec.context_length} in patches of "
             f"{spec.patch_length}, horizon {spec.horizon}, seasonality {self.seasonality}",
-            f"training: batches of {schedule.batch_size}, learning rate {schedule.learning_rate:g}, at most "
-            f"{schedule.max_steps} steps, dropout {spec.dropout:g}",
+            f"training: batches of {schedule.batch_size}, learning rate {schedule.learning_rate:g}, at most {most}, "
+            f"dropout {spec.dropout:g}",
             self.explained_parts(parts),
         ]
 
@@ -67,10 +83,38 @@ class Plan:
 
 
 def resolve(panel: Panel, model: ModelConfig, training: TrainingConfig, metrics: MetricConfig) -> Plan:
-    """Fill in what was left open. Raises `UsageError` where options contradict each other."""
-    lengths = panel.lengths
-    seasonality = metrics.seasonality or season_of(panel)
-    horizon = model.horizon or default_horizon(panel, seasonality)
+    """Fill in what was left open.
+
+    Raises `UsageError` where options contradict each other, `DataError` where the data is too short for them.
+    """
+    plan = plan_for(panel.lengths, panel.step, model, training, metrics)
+    if plan.windows(plan.parts.train).sum() < LEAST_WINDOWS:
+        raise too_short(panel, model, training, metrics)
+    return plan
+
+
+def too_short(panel: Panel, model: ModelConfig, training: TrainingConfig, metrics: MetricConfig) -> DataError:
+    """The error for data without enough windows, with the arithmetic of the shortest series that has them."""
+    longest = int(panel.lengths.argmax())
+    rows, plan = int(panel.lengths[longest]), None
+    while plan is None or plan.windows(plan.parts.train).sum() < LEAST_WINDOWS:
+        rows += 1
+        plan = plan_for(np.asarray([rows]), panel.step, model, training, metrics)
+    least, horizon = int(plan.least_context(plan.parts.train)[0]), plan.spec.horizon
+    kept = rows - int(plan.parts.train[0])
+    return DataError(
+        f"The longest series ({panel.name(longest)}) has {panel.lengths[longest]} rows; training needs at least "
+        f"{rows}: {least} of context, {horizon} of horizon, {LEAST_WINDOWS - 1} for more windows"
+        + (f", {kept} to choose and judge." if kept else "."),
+        hint="Give more rows" + (" or a shorter --horizon." if horizon > 1 else "."),
+        code="too_few_rows",
+    )
+
+
+def plan_for(lengths: Ints, step: Step, model: ModelConfig, training: TrainingConfig, metrics: MetricConfig) -> Plan:
+    """The plan for series of these lengths [N]. Raises `UsageError` where options contradict each other."""
+    seasonality = metrics.seasonality or season_of(lengths, step)
+    horizon = model.horizon or default_horizon(lengths, seasonality)
     context = model.context_length or default_context(lengths, horizon, seasonality)
     patch = model.patch_length or default_patch(context, seasonality)
     if patch > context:
@@ -87,20 +131,17 @@ def resolve(panel: Panel, model: ModelConfig, training: TrainingConfig, metrics:
         patch_length=patch,
         context_length=context,
         horizon=horizon,
-        quantiles=tuple(sorted({*model.quantiles, MEDIAN})),
+        quantiles=tuple(sorted({*model.quantiles, *interval_quantiles(model.interval), MEDIAN})),
         location_length=min(seasonality, context),
         scale_length=min(7 * seasonality, context) if seasonality > 1 else context,
     )
     batch_size = training.batch_size or (32, 128, 256)[size]
-    windows = max(int(np.maximum(lengths - context - horizon + 1, 1).sum()), 1)
     schedule = Schedule(
         batch_size=batch_size,
         learning_rate=training.learning_rate or (2e-3, 2e-3, 3e-3)[size],
         weight_decay=0.01 if training.weight_decay is None else training.weight_decay,
         grad_clip=training.grad_clip,
-        max_steps=max(1, math.ceil(training.epochs * windows / batch_size))
-        if training.epochs
-        else (300, 600, 1200)[size],
+        max_steps=(300, 600, 1200)[size],
         check_every=(20, 30, 40)[size],
         patience=training.patience or 6,
         warmup=20,
@@ -108,6 +149,12 @@ def resolve(panel: Panel, model: ModelConfig, training: TrainingConfig, metrics:
         skip_rate=0.5,
         validation_windows=4096,
     )
+    if training.holdout is not None and 0 < training.holdout < horizon:
+        raise UsageError(
+            f"--holdout {training.holdout} is shorter than the horizon of {horizon} rows, so nothing could be judged.",
+            hint=f"Give --holdout {horizon} or more, or 0 not to judge.",
+            code="holdout_too_short",
+        )
     parts = cut_parts(
         lengths,
         horizon,
@@ -117,16 +164,16 @@ def resolve(panel: Panel, model: ModelConfig, training: TrainingConfig, metrics:
     return Plan(spec, schedule, parts, training, seasonality, start_strength=1.0, unvalidated_steps=100)
 
 
-def season_of(panel: Panel) -> int:
+def season_of(lengths: Ints, step: Step) -> int:
     """Rows in a season, by the step; 1 where no series is two seasons long."""
-    season = panel.step.season()
-    return season if int(panel.lengths.max()) >= 2 * season else 1
+    season = step.season()
+    return season if int(lengths.max()) >= 2 * season else 1
 
 
-def default_horizon(panel: Panel, season: int) -> int:
+def default_horizon(lengths: Ints, season: int) -> int:
     """One season, or 6 rows without one; a quarter of a year for weeks; never over a fifth of the longest series."""
     wanted = 6 if season == 1 else 13 if season == 52 else season
-    return max(1, min(wanted, int(panel.lengths.max()) // 5))
+    return max(1, min(wanted, int(lengths.max()) // 5))
 
 
 def default_context(lengths: Ints, horizon: int, season: int) -> int:
@@ -135,14 +182,16 @@ def default_context(lengths: Ints, horizon: int, season: int) -> int:
     length = min(typical * math.sqrt(len(lengths)) / 10, 8 * horizon, 336)
     length = max(length, 3 * horizon, 3 * season)
     length = min(length, max(typical / 3, horizon, season))
-    unit = season if season > 1 else default_patch(int(length), season)
-    return max(unit, int(length) // unit * unit)
+    rows = max(1, int(length))
+    if season > 1:
+        return max(season, rows // season * season)
+    return next(length for length in range(rows, 0, -1) if length % default_patch(length, season) == 0)
 
 
 def default_patch(context: int, season: int) -> int:
     """The smallest divisor of the season that leaves the LSTM at most 16 steps: short sequences train fast and well."""
-    divisors = [size for size in range(1, season + 1) if season % size == 0] if season > 1 else list(range(1, 65))
-    patch = next((size for size in divisors if context / size <= 16), divisors[-1])
+    sizes = [size for size in range(1, season + 1) if season % size == 0] if season > 1 else list(range(1, 65))
+    patch = next((size for size in sizes if context / size <= MOST_STEPS), sizes[-1])
     return min(patch, context)
 
 

@@ -15,21 +15,20 @@ import torch
 
 from stacklstm_cli.data.origins import plan_origins
 from stacklstm_cli.data.panel import Ints, Panel
-from stacklstm_cli.errors import DataError
+from stacklstm_cli.errors import DataError, NothingLearnedError
 from stacklstm_cli.evaluation.backtest import Backtest, backtest
 from stacklstm_cli.evaluation.baselines import standard_baselines
+from stacklstm_cli.evaluation.verdict import MODEL
 from stacklstm_cli.model.checkpoint import Checkpoint
 from stacklstm_cli.model.forecaster import Forecaster
 from stacklstm_cli.model.network import StackedRNN
 from stacklstm_cli.model.windows import Windows
-from stacklstm_cli.training.defaults import LEAST_WINDOWS, Plan
+from stacklstm_cli.training.defaults import Plan
 from stacklstm_cli.training.lessons import Lessons, lesson_origins, series_weights
 from stacklstm_cli.training.loop import Fit, OnEvent, Schedule, fit
 from stacklstm_cli.training.runtime import Clock
 from stacklstm_cli.training.start import Start, choose_start, start_with
 
-MODEL = "stacklstm"
-"""The name of the network in every table."""
 TIME_TO_CHOOSE = 0.6
 """Share of a time limit after which choosing ends, so that the refit, which needs fewer steps, has the rest."""
 
@@ -47,6 +46,15 @@ class Outcome:
     """Why training ended early: "time", "signal" or ""."""
     warnings: tuple[tuple[str, str], ...]
     """(code, sentence)"""
+
+    def explained(self) -> list[str]:
+        """How each fit went, for a person."""
+        return [
+            f"fit {number}: {one.steps} steps kept after {one.epochs:.1f} epochs, {one.seconds:.1f} s, "
+            f"{one.windows_per_second or 0:,.0f} windows/s, validation "
+            + ("none" if one.validation is None else f"{one.validation:.4g}")
+            for number, one in enumerate(self.fits, start=1)
+        ]
 
 
 class Trainer:
@@ -72,14 +80,16 @@ class Trainer:
         judgement = self.judge(chosen) if chosen.stopped != "signal" else None
         fits: tuple[Fit, ...] = (chosen,)
         final = chosen
-        if self.refits and chosen.stopped != "signal":
-            fits = (chosen, self.refit(chosen.steps, start))
-            final = fits[-1] if fits[-1].stopped != "signal" else chosen
+        if self.refits and not self.clock.stopped():
+            refitted = self.refit(chosen.steps, start)
+            if refitted is not None:
+                fits = (chosen, refitted)
+                final = chosen if refitted.stopped == "signal" else refitted
         return Outcome(
             checkpoint=self.checkpoint(fits, final, judgement, options),
             judgement=judgement,
             fits=fits,
-            stopped=fits[-1].stopped or chosen.stopped,
+            stopped=self.clock.stopped() or fits[-1].stopped or chosen.stopped,
             warnings=self.warnings(fits, final),
         )
 
@@ -92,22 +102,26 @@ class Trainer:
         """Fit on the training part for as many steps as pay on the validation part."""
         plan, parts = self.plan, self.plan.parts
         lessons = self.lessons(parts.train)
-        if not parts.choosing:
+        origins = lesson_origins(self.panel, parts.train, parts.validation, plan.spec)
+        if not len(origins):  # series too short to have such a part, or nothing observed in it
             start = start_with(lessons, plan.start_strength, plan.seasonality)
-            schedule = replace(plan.schedule, max_steps=plan.unvalidated_steps)
+            schedule = replace(plan.schedule, max_steps=min(plan.unvalidated_steps, plan.most_steps(len(lessons))))
             return self.fit(lessons, None, start, schedule, "training", 1.0), start
-        origins = lesson_origins(self.panel, parts.train, parts.validation, plan.spec.horizon)
         validation = Lessons(self.windows, origins, series_weights(self.panel, parts.train, plan.seasonality))
         start = choose_start(lessons, validation, plan.seasonality)
         share = TIME_TO_CHOOSE if self.refits else 1.0
-        return self.fit(lessons, validation, start, plan.schedule, "choosing", share), start
+        schedule = replace(plan.schedule, max_steps=plan.most_steps(len(lessons)))
+        return self.fit(lessons, validation, start, schedule, "choosing", share), start
 
-    def refit(self, steps: int, start: Start) -> Fit:
-        """Fit a new network on all rows, as long as the chosen one."""
+    def refit(self, steps: int, start: Start) -> Fit | None:
+        """Fit a new network on all rows, as long as the chosen one; None where that leads to nothing."""
         lessons = self.lessons(self.plan.parts.end)
         schedule = replace(self.plan.schedule, max_steps=steps)
         start = start_with(lessons, start.strength, self.plan.seasonality)
-        return self.fit(lessons, None, start, schedule, "refitting", 1.0)
+        try:
+            return self.fit(lessons, None, start, schedule, "refitting", 1.0)
+        except NothingLearnedError:  # no time was left, or it diverged: the judged weights are there
+            return None
 
     def judge(self, chosen: Fit) -> Backtest | None:
         """The chosen weights beside the baselines on the holdout part."""
@@ -121,9 +135,13 @@ class Trainer:
     def lessons(self, ends: Ints) -> Lessons:
         """Every training window in the first `ends[i]` rows of each series."""
         plan = self.plan
-        origins = lesson_origins(self.panel, plan.least_context(ends), ends, plan.spec.horizon)
-        if len(origins) < LEAST_WINDOWS:
-            raise self.too_short()
+        origins = lesson_origins(self.panel, plan.least_context(ends), ends, plan.spec)
+        if not len(origins):
+            raise DataError(
+                "No training window holds both a value to learn from and one to forecast.",
+                hint="Give more rows, or rows with fewer gaps.",
+                code="no_windows",
+            )
         return Lessons(self.windows, origins, series_weights(self.panel, ends, plan.seasonality))
 
     def fit(
@@ -164,8 +182,8 @@ class Trainer:
             keys=panel.keys,
             spec=plan.spec,
             final=final.weights,
-            trained_to=panel.starts + (parts.train if final is chosen else parts.end),
-            judged=None if final is chosen else chosen.weights,
+            trained_to=panel.starts + (parts.validation if final is chosen else parts.end),
+            judged=None if final is chosen or judgement is None else chosen.weights,
             judged_to=panel.starts + parts.validation,
             data_to=panel.ends,
             data=describe(panel) | {"fingerprint": panel.fingerprint()},
@@ -183,28 +201,13 @@ class Trainer:
             options=options,
         )
 
-    def too_short(self) -> DataError:
-        """The error for data without room for one window, with the arithmetic."""
-        lengths, spec, parts = self.panel.lengths, self.plan.spec, self.plan.parts
-        longest = int(lengths.argmax())
-        kept = int(lengths[longest] - parts.train[longest])
-        least = int(self.plan.least_context(parts.train)[longest])
-        needed = least + spec.horizon + LEAST_WINDOWS - 1 + kept
-        return DataError(
-            f"The longest series ({self.panel.name(longest)}) has {lengths[longest]} rows; training needs at least "
-            f"{needed}: {least} of context + {spec.horizon} of horizon + {LEAST_WINDOWS - 1} for more windows"
-            + (f" + {kept} kept to choose and judge." if kept else "."),
-            hint="Give more rows, or a shorter --horizon or --context-length.",
-            code="too_few_rows",
-        )
-
     def warnings(self, fits: tuple[Fit, ...], final: Fit) -> tuple[tuple[str, str], ...]:
         """What a user must know before trusting this model."""
         found = []
         if fits[0].stopped == "signal":
             found.append(("not_judged", "Stopped before judging: the model has no holdout table."))
-        elif fits[-1].stopped == "signal":
-            found.append(("not_refitted", "Stopped while refitting: the judged weights were kept."))
+        elif self.refits and final is fits[0]:
+            found.append(("not_refitted", "The refit did not end: the judged weights were kept."))
         elif self.refits and final.steps < fits[0].steps:
             found.append(("refit_shortened", f"Time was up: the refit made {final.steps} of {fits[0].steps} steps."))
         elif fits[0].stopped == "time":

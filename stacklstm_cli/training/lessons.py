@@ -13,6 +13,7 @@ from torch import Tensor
 
 from stacklstm_cli.data.origins import Origins
 from stacklstm_cli.data.panel import Floats, Ints, Panel
+from stacklstm_cli.model.network import NetworkSpec
 from stacklstm_cli.model.windows import Windows
 
 
@@ -50,21 +51,18 @@ class Lessons:
     def __len__(self) -> int:
         return len(self.series)
 
-    def batch(self, chosen: Tensor, dtype: torch.dtype = torch.float32) -> Lesson:
-        """The windows with these indices [B]."""
+    def batch(self, chosen: Tensor, *, exact: bool = False) -> Lesson:
+        """The windows with these indices [B]; `exact` ones in float64, where the windows lie."""
         series, rows = self.series[chosen], self.rows[chosen]  # [B], [B]
         batch = self.windows.contexts(series, rows)
         values, known = self.windows.targets(series, rows)  # [B, H], [B, H]
         weight = self.weights[series].unsqueeze(1)  # [B, 1]
         target = (values - batch.location.unsqueeze(1)) * weight * known  # [B, H]
-        device = self.windows.device
-        return Lesson(
-            batch.context.to(dtype),
-            batch.observed.to(dtype),
-            target.to(dtype).to(device),
-            known.to(dtype).to(device),
-            (batch.scale.unsqueeze(1) * weight).to(dtype).to(device),  # [B, 1]
-        )
+        device, dtype = (self.windows.home, torch.float64) if exact else (self.windows.device, torch.float32)
+        gain = batch.scale.unsqueeze(1) * weight  # [B, 1]
+        parts = (batch.context, batch.observed, target, known, gain)
+        # The type first: not every device has float64.
+        return Lesson(*(part.to(dtype).to(device) for part in parts))
 
     def thinned(self, most: int) -> Lessons:
         """At most `most` windows, evenly spread over all."""
@@ -75,17 +73,20 @@ class Lessons:
         return Lessons(self.windows, origins, self.weights.cpu().numpy())
 
 
-def lesson_origins(panel: Panel, first: Ints, last: Ints, horizon: int) -> Origins:
-    """Every origin whose whole horizon lies in rows [first, last) of its series and holds an observed value.
+def lesson_origins(panel: Panel, first: Ints, last: Ints, spec: NetworkSpec) -> Origins:
+    """Every origin whose whole horizon lies in rows [first, last) of its series, in order.
 
-    `first`, `last` [N]. For training, `first` is also the least rows of context an origin must have.
+    Its horizon and its context must each hold an observed value. `first`, `last` [N]; for training, `first` is
+    also the least rows of context an origin must have.
     """
+    horizon = spec.horizon
     room = np.maximum(last - horizon - first + 1, 0)  # [N]
     series = np.repeat(np.arange(panel.n_series), room)  # [W]
     rows = np.arange(room.sum()) - np.repeat(np.cumsum(room) - room, room) + np.repeat(first, room)  # [W]
     seen = np.concatenate([[0], np.cumsum(~np.isnan(panel.values))])  # [R + 1]
     begin = panel.offsets[series] + rows  # [W]
-    worth = seen[begin + horizon] > seen[begin]
+    oldest = np.maximum(begin - spec.context_length, panel.offsets[series])  # [W]
+    worth = (seen[begin + horizon] > seen[begin]) & (seen[begin] > seen[oldest])
     return Origins(series[worth], rows[worth])
 
 

@@ -119,23 +119,25 @@ def fit(
     watch, best = Stopwatch(), Fit({}, 0, None)
     history: list[dict[str, float | None]] = []
     checks_since_best = step = 0
-    stopped: Stopped = ""
+    loss = math.nan
     clock.start()
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         batches = shuffled_batches(len(lessons), batch_size, seed, device=lessons.series.device)
-        while step < schedule.max_steps and not (stopped := clock.stopped(share_of_time)):
+        stopped = clock.stopped(share_of_time)
+        while step < schedule.max_steps and not stopped:
             begin = time.perf_counter()
             loss = train_step(network, lessons.batch(next(batches)), quantiles, optimiser, schedule.grad_clip)
             average.update()
             step += 1
             watch.count(step, batch_size, time.perf_counter() - begin, len(lessons))
-            checked = judged is not None and (step % schedule.check_every == 0 or step == schedule.max_steps)
             if not math.isfinite(loss):
                 break
             entry = {"step": step, "epoch": watch.windows / len(lessons), "loss": loss, "validation": None}
-            if checked and judged is not None:
-                entry["validation"] = validate(network, average, judged, quantiles)
+            stopped = clock.stopped(share_of_time)  # then the weights in hand are validated too
+            due = step % schedule.check_every == 0 or step == schedule.max_steps or stopped
+            if due and judged is not None:
+                entry["validation"] = finite(validate(network, average, judged, quantiles))
                 history.append(entry)
                 checks_since_best += 1
                 if improves(entry["validation"], best.validation):
@@ -147,10 +149,9 @@ def fit(
             )
             if checks_since_best >= schedule.patience:
                 break
-    if judged is None or best.validation is None:
-        value = validate(network, average, judged, quantiles) if judged is not None and step else None
-        best = Fit(averaged_weights(network, average), step, value)
-    require_finite(best, step)
+    if best.validation is None:
+        best = Fit(averaged_weights(network, average), step, None)
+        require_finite(best, step, loss, validated=judged is not None)
     best.history, best.stopped = history, stopped
     best.windows, best.seconds = watch.windows, time.perf_counter() - watch.begin
     best.epochs, best.first_epoch_seconds = watch.windows / len(lessons), watch.first_epoch_seconds
@@ -203,10 +204,13 @@ def validate(network: StackedRNN, average: WeightAverage, lessons: Lessons, quan
 
 
 def improves(value: float | None, best: float | None) -> bool:
-    """Whether a validation loss is finite and clearly below the best so far."""
-    if value is None or not math.isfinite(value):
-        return False
-    return best is None or value < best - LEAST_IMPROVEMENT * abs(best)
+    """Whether a validation loss is there and clearly below the best so far."""
+    return value is not None and (best is None or value < best - LEAST_IMPROVEMENT * abs(best))
+
+
+def finite(value: float) -> float | None:
+    """None in place of NaN and infinity, which neither compare nor fit into JSON."""
+    return value if math.isfinite(value) else None
 
 
 def averaged_weights(network: StackedRNN, average: WeightAverage) -> dict[str, Tensor]:
@@ -228,13 +232,14 @@ def shuffled_batches(count: int, size: int, seed: int, device: torch.device) -> 
         queue = queue[size:]
 
 
-def require_finite(fit: Fit, steps: int) -> None:
-    """Raise `NothingLearnedError` unless a step was made and every weight is a number."""
+def require_finite(fit: Fit, steps: int, loss: float, *, validated: bool) -> None:
+    """Raise `NothingLearnedError` unless a step was made, and it and its validation left finite numbers."""
     if steps == 0:
         raise NothingLearnedError(
             "Training ended before a single optimiser step.", hint="Allow more time with --max-time.", code="no_step"
         )
-    if not all(bool(tensor.isfinite().all()) for tensor in fit.weights.values()):
+    weights_finite = all(bool(tensor.isfinite().all()) for tensor in fit.weights.values())
+    if validated or not math.isfinite(loss) or not weights_finite:
         raise NothingLearnedError(
             "Training diverged: the loss is not a finite number.",
             hint="Try a smaller --learning-rate, or look for extreme values in the data.",

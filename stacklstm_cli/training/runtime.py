@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import signal
 import threading
 import time
@@ -28,11 +29,12 @@ def find_device(name: str) -> torch.device:
     """`auto` is the first CUDA device where there is one, else the CPU; never MPS, which is slower for LSTMs."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    kind, _, index = name.partition(":")
-    if kind not in ("cpu", "cuda", "mps") or (index and not index.isdigit()) or (index and kind != "cuda"):
+    match = re.fullmatch(r"(cpu|mps|cuda)|cuda:([0-9]{1,4})", name)
+    if match is None:
         raise UsageError(f"--device is {name!r}; expected auto, cpu, cuda, cuda:N or mps.", code="unknown_device")
+    kind, index = match[1] or "cuda", int(match[2] or 0)
     here = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}[kind]
-    if int(index or 0) >= here:
+    if index >= here:
         raise UsageError(
             f"--device is {name!r}, but this machine has {here or 'no'} {kind} device{'s' * (here != 1)}.",
             hint="Use --device auto or --device cpu.",
@@ -82,7 +84,9 @@ def signals_stop(clock: Clock) -> Iterator[None]:
 
     names = ("SIGINT", "SIGTERM", "SIGHUP")
     numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
-    earlier = {number: signal.signal(number, ask) for number in numbers}
+    # What was ignored stays so: `nohup` ignores the hang-up, a shell the interrupt of what it runs behind.
+    heeded = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
+    earlier = {number: signal.signal(number, ask) for number in heeded}
     try:
         yield
     finally:

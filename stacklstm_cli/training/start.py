@@ -23,6 +23,8 @@ MOST_WINDOWS = 20_000
 """More windows than this change a least-squares solution of a few hundred inputs by nothing one can see."""
 MOST_JUDGED = 4096
 """Windows that choose the strength and give the quantiles of the residuals."""
+MOST_RESIDUALS = 2**24
+"""More numbers than this, torch's quantile refused in older versions."""
 CHUNK = 2048
 SEASONS = 2
 """Seasons averaged by the forecast that a strong ridge shrinks to: half the noise of the seasonal naive one."""
@@ -94,7 +96,7 @@ def start_with(lessons: Lessons, strength: float | None, season: int) -> Start:
 def solve(lessons: Lessons, season: int) -> Path:
     """Second moments of the windows, weighted so that a squared error counts in the units of the loss."""
     spec = lessons.windows.spec
-    naive = seasonal_skip(spec.context_length, spec.horizon, season).to(lessons.windows.device)  # [L, H]
+    naive = seasonal_skip(spec.context_length, spec.horizon, season).to(lessons.windows.home)  # [L, H]
     gram = naive.new_zeros(spec.context_length, spec.context_length)  # [L, L]
     cross = torch.zeros_like(naive)  # [L, H]
     for lesson in chunks(lessons.thinned(MOST_WINDOWS)):
@@ -120,7 +122,7 @@ def seasonal_skip(context_length: int, horizon: int, season: int) -> Tensor:
 
 def finish(lessons: Lessons, strength: float | None, skip: Tensor) -> Start:
     """Add the quantiles of what the skip leaves over on training windows, per step of the horizon."""
-    sample = lessons.thinned(MOST_JUDGED)
+    sample = lessons.thinned(max(1, min(MOST_JUDGED, MOST_RESIDUALS // lessons.windows.spec.horizon)))
     left_over = torch.cat(
         [
             torch.where(lesson.known > 0, lesson.target / lesson.gain - lesson.context @ skip, math.nan)
@@ -135,4 +137,4 @@ def finish(lessons: Lessons, strength: float | None, skip: Tensor) -> Start:
 def chunks(lessons: Lessons) -> Iterator[Lesson]:
     """All windows in float64, a bounded number at a time."""
     for chosen in torch.split(torch.arange(len(lessons), device=lessons.series.device), CHUNK):
-        yield lessons.batch(chosen, torch.float64)
+        yield lessons.batch(chosen, exact=True)
