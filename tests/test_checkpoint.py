@@ -19,10 +19,9 @@ import torch
 from panels import make_panel, wave
 
 from stacklstm_cli.config import DataConfig, ModelConfig
-from stacklstm_cli.data.calendar import Step
 from stacklstm_cli.data.origins import Origins
 from stacklstm_cli.errors import ModelError
-from stacklstm_cli.model.checkpoint import Checkpoint, Weights, check_fits, given_options, load, save
+from stacklstm_cli.model.checkpoint import Checkpoint, Weights, given_options, load, save
 from stacklstm_cli.model.forecaster import Forecaster
 from stacklstm_cli.model.header import read_document, seal, verify
 
@@ -319,13 +318,6 @@ class TestPanel:
         panel = dataclasses.replace(panel, keys=(("s1",), ("new",), ("s0",)))
         # s0 was trained to 5 + 40, s1 to 9 + 30.
         assert checkpoint.rows_of(panel, checkpoint.trained_to, np.array([1, 2, 3])).tolist() == [19, 2, 42]
-
-    def test_another_step_is_refused(self, checkpoint: Checkpoint) -> None:
-        panel = make_panel(wave(30))
-        check_fits(checkpoint, panel, Path("m"))
-        with pytest.raises(ModelError, match=r"1 hour.*15 minutes") as caught:
-            check_fits(checkpoint, dataclasses.replace(panel, step=Step("second", 900)), Path("m"))
-        assert "--model" in caught.value.hint
 
 
 def test_options_as_given() -> None:

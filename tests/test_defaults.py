@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from panels import make_panel
 
 from stacklstm_cli.config import MetricConfig, ModelConfig, TrainingConfig
 from stacklstm_cli.data.calendar import Step, parse_freq
 from stacklstm_cli.data.panel import Panel
-from stacklstm_cli.errors import UsageError
-from stacklstm_cli.training.defaults import LEAST_WINDOWS, Plan, default_patch, resolve, size_of
+from stacklstm_cli.errors import DataError, UsageError
+from stacklstm_cli.training.defaults import LEAST_WINDOWS, Plan, default_patch, plan_for, resolve, size_of
+from stacklstm_cli.training.lessons import lesson_origins
 
 SEASONS = {"h": 24, "30min": 48, "min": 1440, "s": 60, "5h": 1, "D": 7, "B": 5, "W": 52, "MS": 12, "QS": 4, "YS": 1}
 """Rows in a season of each step: the day, hour or minute, else the week, else the year."""
@@ -46,14 +48,24 @@ def plan_of(
     )
 
 
+def rules_of(
+    lengths: Sequence[int], frequency: str = "h", model: dict[str, Any] | None = None, seasonality: int | None = None
+) -> Plan:
+    """What the rules say of these lengths, also where they are too short to train on."""
+    panel = panel_of(lengths, frequency)
+    return plan_for(
+        panel.lengths, panel.step, ModelConfig(**model or {}), TrainingConfig(), MetricConfig(seasonality=seasonality)
+    )
+
+
 @pytest.mark.parametrize("frequency", SEASONS)
 def test_the_season_follows_from_the_step(frequency: str) -> None:
     """Wrong if a step has another season, or a season is believed that no series holds twice."""
     season = SEASONS[frequency]
-    assert plan_of([3 * season + 50], frequency).seasonality == season
-    assert plan_of([2 * season, 1], frequency).seasonality == season
-    assert plan_of([2 * season - 1], frequency).seasonality == 1
-    assert plan_of([3 * season + 50], frequency, seasonality=3).seasonality == 3
+    assert rules_of([3 * season + 50], frequency).seasonality == season
+    assert rules_of([2 * season, 1], frequency).seasonality == season
+    assert rules_of([2 * season - 1], frequency).seasonality == 1
+    assert rules_of([3 * season + 50], frequency, seasonality=3).seasonality == 3
 
 
 @pytest.mark.parametrize(
@@ -75,7 +87,7 @@ def test_the_season_follows_from_the_step(frequency: str) -> None:
 )
 def test_the_horizon_is_a_season(frequency: str, rows: int, expected: int) -> None:
     """Wrong if the default horizon is another than the docstring's for this step and length."""
-    assert plan_of([rows, 2], frequency).spec.horizon == expected
+    assert rules_of([rows, 2], frequency).spec.horizon == expected
 
 
 @given(
@@ -84,7 +96,7 @@ def test_the_horizon_is_a_season(frequency: str, rows: int, expected: int) -> No
 )
 def test_every_default_keeps_its_bounds(lengths: list[int], frequency: str) -> None:
     """Wrong if, for any step and lengths, a default is outside what its rule says."""
-    plan = plan_of(lengths, frequency)
+    plan = rules_of(lengths, frequency)
     spec, season = plan.spec, plan.seasonality
     assert season in (1, SEASONS[frequency])
     assert season == 1 or max(lengths) >= 2 * season
@@ -110,7 +122,7 @@ def test_every_default_keeps_its_bounds(lengths: list[int], frequency: str) -> N
 )
 def test_a_default_patch_divides_a_default_context(rows: int, horizon: int, frequency: str) -> None:
     """Wrong if, with a horizon of the user's, the oldest patch of a default context is filled up."""
-    spec = plan_of([rows], frequency, {"horizon": horizon}).spec
+    spec = rules_of([rows], frequency, {"horizon": horizon}).spec
     assert spec.context_length % spec.patch_length == 0
 
 
@@ -163,9 +175,14 @@ MODEL_CASES: dict[str, tuple[dict[str, Any], Callable[[Plan], Any], Any]] = {
     "patch_length": ({"patch_length": 5}, lambda plan: plan.spec.patch_length, 5),
     "horizon": ({"horizon": 11}, lambda plan: plan.spec.horizon, 11),
     "quantiles": ({"quantiles": (0.8, 0.05)}, lambda plan: plan.spec.quantiles, (0.05, 0.5, 0.8)),
+    "interval": (
+        {"interval": (95.0, 50.0)},
+        lambda plan: plan.spec.quantiles,
+        (0.025, 0.1, 0.25, 0.5, 0.75, 0.9, 0.975),
+    ),
 }
 TRAINING_CASES: dict[str, tuple[dict[str, Any], Callable[[Plan], Any], Any]] = {
-    "epochs": ({"epochs": 1}, lambda plan: plan.schedule.max_steps < 100, True),
+    "epochs": ({"epochs": 2}, lambda plan: plan.most_steps(65), 5),  # 130 windows in batches of 32
     "max_time": ({"max_time": 12.5}, lambda plan: plan.training.max_time, 12.5),
     "batch_size": ({"batch_size": 9}, lambda plan: plan.schedule.batch_size, 9),
     "learning_rate": ({"learning_rate": 0.123}, lambda plan: plan.schedule.learning_rate, 0.123),
@@ -226,21 +243,124 @@ def test_a_patch_longer_than_the_context_is_wrong_usage() -> None:
 )
 def test_least_context_by_rule(lengths: list[int], context: int | None, horizon: int | None) -> None:
     """Wrong if a window is asked for more context than the rule says, or a short series loses all its windows."""
-    plan = plan_of(lengths, model={"context_length": context, "horizon": horizon})
-    expected = [
-        min(plan.spec.context_length, max(length - 3 * plan.spec.horizon, 2, plan.seasonality)) for length in lengths
-    ]
-    assert plan.least_context(np.asarray(lengths)).tolist() == expected
+    plan = rules_of(lengths, model={"context_length": context, "horizon": horizon})
+    found, spec = plan.least_context(np.asarray(lengths)).tolist(), plan.spec
+    season = max(2, plan.seasonality)
+    for length, least in zip(lengths, found, strict=True):
+        windows = length - spec.horizon - least + 1
+        assert 1 <= least <= spec.context_length
+        assert least >= min(season, spec.context_length)
+        if least > min(season, spec.context_length):  # more than it must be: windows enough are left
+            assert windows >= max(LEAST_WINDOWS, 2 * spec.horizon + 1)
+        if least < spec.context_length and least > season:  # less than it might be: no window more than wanted
+            assert windows == max(LEAST_WINDOWS, 2 * spec.horizon + 1)
+        if length >= season + spec.horizon + LEAST_WINDOWS - 1:
+            assert windows >= LEAST_WINDOWS
+
+
+@given(
+    lengths=st.lists(st.integers(1, 300), min_size=1, max_size=4),
+    context=st.none() | st.integers(1, 100),
+    horizon=st.none() | st.integers(1, 30),
+    data=st.data(),
+)
+def test_windows_are_those_that_lessons_are_made_of(
+    lengths: list[int], context: int | None, horizon: int | None, data: st.DataObject
+) -> None:
+    """Wrong if the plan counts other windows than training finds in series without gaps."""
+    plan = rules_of(lengths, model={"context_length": context, "horizon": horizon})
+    ends = np.asarray([data.draw(st.integers(1, length)) for length in lengths])
+    origins = lesson_origins(panel_of(lengths), plan.least_context(ends), ends, plan.spec)
+    assert plan.windows(ends).tolist() == np.bincount(origins.series, minlength=len(lengths)).tolist()
 
 
 @given(lengths=st.lists(st.integers(1, 2000), min_size=1, max_size=5), horizon=st.integers(1, 60))
 def test_parts_leave_enough_windows_to_train(lengths: list[int], horizon: int) -> None:
     """Wrong if a series gives rows away and then has no room to train on."""
-    plan = plan_of(lengths, model={"horizon": horizon})
+    plan = rules_of(lengths, model={"horizon": horizon})
     parts, spec = plan.parts, plan.spec
     least = min(spec.context_length, 2 * plan.seasonality) + horizon + LEAST_WINDOWS - 1
     cut = parts.train < parts.end
     assert (parts.train[cut] >= least).all()
+    assert (plan.windows(parts.train)[cut] >= LEAST_WINDOWS).all()
+
+
+def refused(
+    lengths: Sequence[int], frequency: str, model: dict[str, Any], training: dict[str, Any]
+) -> DataError | None:
+    """The error for these lengths, where there is one."""
+    try:
+        plan_of(lengths, frequency, model, training)
+    except DataError as error:
+        return error
+    return None
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    lengths=st.lists(st.integers(1, 90), min_size=1, max_size=4),
+    frequency=st.sampled_from(FREQUENCIES),
+    horizon=st.none() | st.integers(1, 20),
+    context=st.none() | st.integers(1, 60),
+    holdout=st.none() | st.just(0) | st.integers(20, 40),
+)
+def test_as_many_rows_as_asked_for_are_enough(
+    lengths: list[int], frequency: str, horizon: int | None, context: int | None, holdout: int | None
+) -> None:
+    """Wrong if a user who brings the rows that the message asks for is refused again, or fewer would have done."""
+    model, training = {"horizon": horizon, "context_length": context}, {"holdout": holdout}
+    if holdout and (horizon is None or horizon > holdout):
+        training = {}
+    error = refused(lengths, frequency, model, training)
+    if error is None:
+        return
+    assert (error.exit_status, error.code) == (3, "too_few_rows")
+    needed, parts = re.findall(r"at least (\d+): (.*)$", error.message)[0]
+    assert int(needed) == sum(int(number) for number in re.findall(r"\d+", parts))
+    assert int(needed) > max(lengths)
+    for rows in range(max(lengths) + 1, int(needed)):
+        assert refused([rows], frequency, model, training)
+    longer = [*lengths]
+    longer[lengths.index(max(lengths))] = int(needed)
+    assert refused([int(needed)], frequency, model, training) is None
+    assert refused(longer, frequency, model, training) is None
+
+
+@pytest.mark.parametrize(("frequency", "rows", "needed"), [("YS", 10, 11), ("h", 10, 11), ("MS", 5, 11), ("D", 14, 17)])
+def test_rows_needed_by_hand(frequency: str, rows: int, needed: int) -> None:
+    """A season or two rows, a horizon of a fifth of the rows, and one row for each window after the first."""
+    error = refused([rows], frequency, {}, {})
+    assert error is not None
+    assert f"has {rows} rows; training needs at least {needed}:" in error.message
+    assert "--horizon" in error.hint
+
+
+@pytest.mark.parametrize("holdout", [1, 23])
+def test_a_holdout_shorter_than_the_horizon_is_wrong_usage(holdout: int) -> None:
+    """Wrong if rows are given away that nothing can be judged on, or the message lacks the way out."""
+    with pytest.raises(UsageError, match=f"--holdout {holdout} .* horizon of 24 rows") as caught:
+        plan_of([1000], training={"holdout": holdout})
+    assert (caught.value.exit_status, caught.value.code) == (2, "holdout_too_short")
+    assert "--holdout 24" in caught.value.hint
+    plan = plan_of([1000], training={"holdout": 24})
+    assert (plan.parts.end - plan.parts.validation).tolist() == [24]
+    assert plan_of([1000], model={"horizon": holdout}, training={"holdout": holdout}).parts.judging == 1
+
+
+@pytest.mark.parametrize(
+    ("interval", "quantiles", "expected"),
+    [
+        ((80.0,), (0.1, 0.5, 0.9), (0.1, 0.5, 0.9)),  # the same numbers, not their rounded neighbours
+        ((90.0,), (0.5,), (0.05, 0.5, 0.95)),
+        ((99.8, 0.2), (0.3,), (0.001, 0.3, 0.499, 0.5, 0.501, 0.999)),
+    ],
+)
+def test_an_interval_is_learned_by_its_two_quantiles(
+    interval: tuple[float, ...], quantiles: tuple[float, ...], expected: tuple[float, ...]
+) -> None:
+    """Wrong if --interval is not learned, or drives out what --quantiles asks for."""
+    plan = plan_of([1000], model={"interval": interval, "quantiles": quantiles})
+    assert plan.spec.quantiles == expected
 
 
 def test_what_was_chosen_is_said() -> None:

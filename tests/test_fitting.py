@@ -20,11 +20,12 @@ from stacklstm_cli.data.origins import plan_origins
 from stacklstm_cli.data.panel import Panel
 from stacklstm_cli.errors import DataError, NothingLearnedError
 from stacklstm_cli.evaluation.backtest import Backtest
+from stacklstm_cli.evaluation.verdict import MODEL
 from stacklstm_cli.model.checkpoint import load, save
 from stacklstm_cli.model.forecaster import Forecaster
 from stacklstm_cli.training import loop
 from stacklstm_cli.training.defaults import LEAST_WINDOWS, Plan, resolve
-from stacklstm_cli.training.fitting import MODEL, TIME_TO_CHOOSE, Outcome, Trainer
+from stacklstm_cli.training.fitting import TIME_TO_CHOOSE, Outcome, Trainer
 from stacklstm_cli.training.loop import Fit
 from stacklstm_cli.training.runtime import Clock, Stopped
 
@@ -169,6 +170,8 @@ def test_no_refit_keeps_the_judged_weights(plain: Outcome) -> None:
     assert found.checkpoint.metrics == plain.checkpoint.metrics
     parts = plan_for(panel_of()).parts
     assert found.checkpoint.trained_to.tolist() == (panel_of().starts + parts.validation).tolist()
+    assert found.checkpoint.trained_to.tolist() == found.checkpoint.judged_to.tolist()
+    assert (found.checkpoint.data_to - found.checkpoint.trained_to).tolist() == [30, 24, 0]
 
 
 def test_no_holdout_means_no_judgement() -> None:
@@ -194,15 +197,20 @@ def test_a_series_without_parts_trains_on_everything() -> None:
     assert found.checkpoint.trained_to.tolist() == [40]
 
 
-@pytest.mark.parametrize("rows", [40, 200])
-def test_epochs_are_the_most_passes(rows: int) -> None:
-    """Wrong if --epochs 1 passes over the training windows more often than once, the last batch aside."""
-    panel = make_panel(wave(rows, 0, SEASON))
-    plan = plan_for(panel, epochs=1)
+@pytest.mark.parametrize("epochs", [1, 3])
+@pytest.mark.parametrize(("rows", "gap"), [(40, 0), (200, 0), (200, 100)])
+def test_epochs_are_the_most_passes(rows: int, gap: int, epochs: int) -> None:
+    """Wrong if --epochs passes over the windows that there are more often, the last batch aside, or less often."""
+    values = wave(rows, 0, SEASON)
+    values[20 : 20 + gap] = np.nan
+    panel = make_panel(values)
+    plan = plan_for(panel, epochs=epochs)
+    plan = replace(plan, schedule=replace(plan.schedule, patience=1000), unvalidated_steps=1000)
     trainer = Trainer(panel, plan, device=CPU, clock=Clock())
     chosen, _ = trainer.choose()
     windows = len(trainer.lessons(plan.parts.train))
-    assert chosen.windows < windows + min(plan.schedule.batch_size, windows)
+    assert (windows < plan.windows(plan.parts.train).sum()) == (gap > 0)
+    assert epochs * windows <= chosen.windows < epochs * windows + min(plan.schedule.batch_size, windows)
 
 
 def test_too_few_rows_add_up() -> None:
@@ -214,7 +222,7 @@ def test_too_few_rows_add_up() -> None:
     assert (caught.value.exit_status, caught.value.code) == (3, "too_few_rows")
     assert "(s0) has 20 rows" in message
     needed, parts = re.findall(r"at least (\d+): (.*)$", message)[0]
-    assert int(needed) == sum(int(number) for number in re.findall(r"\d+", parts)) > 20
+    assert int(needed) == sum(int(number) for number in re.findall(r"\d+", parts)) == SEASON + HORIZON + 7
     assert "--horizon" in caught.value.hint
 
 
@@ -288,7 +296,8 @@ def test_a_signal_while_refitting_keeps_the_judged_weights(plain: Outcome, monke
     assert same(found.checkpoint.final, plain.checkpoint.judged)
     assert found.checkpoint.metrics == plain.checkpoint.metrics
     assert [code for code, _ in found.warnings] == ["not_refitted"]
-    assert found.stopped == "signal"
+    assert (found.stopped, found.fits[1].steps) == ("signal", 2)
+    assert found.checkpoint.trained_to.tolist() == plain.checkpoint.judged_to.tolist()
 
 
 def test_time_while_refitting_shortens_it(plain: Outcome, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -360,6 +369,66 @@ def test_nothing_observed_to_choose_on(tmp_path: Path) -> None:
     assert found.fits[0].steps == 5
     save(found.checkpoint, tmp_path / "model.safetensors")
     assert load(tmp_path / "model.safetensors").metrics == found.checkpoint.metrics
+
+
+def test_a_refit_that_diverges_keeps_the_judged_weights(plain: Outcome) -> None:
+    """Wrong if a refit that ends in no numbers is saved, or costs the model that was found and judged."""
+    panel = panel_of()
+    told: list[int] = []
+
+    def spoil(event: dict[str, Any]) -> None:
+        if event["phase"] == "refitting":
+            trainer.windows.values[:] = np.nan
+            told.append(event["step"])
+
+    plan = plan_for(panel)
+    trainer = Trainer(panel, plan, device=CPU, clock=Clock(), on_event=spoil)
+    found = trainer.run({})
+    assert told == [1]  # the second step broke
+    assert (found.stopped, len(found.fits)) == ("", 1)
+    assert same(found.checkpoint.final, plain.checkpoint.judged)
+    assert found.checkpoint.judged is None
+    assert found.checkpoint.metrics == plain.checkpoint.metrics
+    assert found.checkpoint.training["steps"] == plain.fits[0].steps
+    assert found.checkpoint.trained_to.tolist() == (panel.starts + plan.parts.validation).tolist()
+    assert [code for code, _ in found.warnings] == ["not_refitted"]
+
+
+def test_diverging_while_choosing_is_nothing_learned() -> None:
+    """Wrong if a run that never had a good weight ends with a model."""
+
+    def spoil(event: dict[str, Any]) -> None:
+        trainer.windows.values[:] = np.nan
+
+    trainer = Trainer(panel_of(), plan_for(panel_of()), device=CPU, clock=Clock(), on_event=spoil)
+    with pytest.raises(NothingLearnedError, match="diverged") as caught:
+        trainer.run({})
+    assert caught.value.code == "diverged"
+
+
+@pytest.mark.parametrize("why", ["time", "signal"])
+def test_the_model_says_that_it_was_stopped_before_the_refit(why: Stopped, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wrong if the file of a run that was cut short says that nothing stopped it."""
+    clock, judge = StopsAfter(1000, why, monkeypatch), Trainer.judge
+
+    def judge_and_stop(trainer: Trainer, chosen: Fit) -> Backtest | None:
+        clock.left = 0
+        return judge(trainer, chosen)
+
+    monkeypatch.setattr(Trainer, "judge", judge_and_stop)
+    found = train(panel_of(), clock)
+    assert len(found.fits) == 1
+    assert found.checkpoint.training["stopped"] == found.stopped == why
+
+
+def test_rows_enough_but_hardly_any_observed() -> None:
+    """Wrong if a long series that is one gap ends in a traceback or an empty fit."""
+    values = np.full(80, np.nan)
+    values[[0, 79]] = 1.0
+    with pytest.raises(DataError, match="No training window") as caught:
+        train(make_panel(values))
+    assert (caught.value.exit_status, caught.value.code) == (3, "no_windows")
+    assert "gaps" in caught.value.hint
 
 
 def test_no_time_at_all_is_nothing_learned() -> None:

@@ -109,7 +109,7 @@ class TestAverage:
         assert all(torch.equal(a, b) for a, b in zip(swapped.parameters(), straight.parameters(), strict=True))
         assert all(torch.equal(a, b) for a, b in zip(one.means, other.means, strict=True))
 
-    def test_a_swap_leaves_no_shared_memory(self) -> None:
+    def test_a_swap_copies(self) -> None:
         """Changing the network afterwards does not change the average."""
         network = network_of()
         average = WeightAverage(network, 0.9)

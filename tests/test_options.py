@@ -252,3 +252,18 @@ def test_importing_options_and_messages_is_cheap() -> None:
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.split() == []
+
+
+@pytest.mark.parametrize(
+    ("interval", "expected"),
+    [
+        ((), []),
+        ((80.0,), [0.1, 0.9]),
+        ((95.0, 80.0), [0.025, 0.1, 0.9, 0.975]),
+        ((99.8,), [0.001, 0.999]),
+        ((33.3,), [0.3335, 0.6665]),
+    ],
+)
+def test_an_interval_is_two_quantiles(interval: tuple[float, ...], expected: list[float]) -> None:
+    """As many per cent between them, as many below as above; the very numbers that --quantiles would give."""
+    assert sorted(config.interval_quantiles(interval)) == expected

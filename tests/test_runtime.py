@@ -188,6 +188,22 @@ def test_handlers_are_restored_after_an_error() -> None:
     assert {one: signal.getsignal(one) for one in SIGNALS} == before
 
 
+@pytest.mark.usefixtures("handlers")
+@pytest.mark.parametrize("ignored", SIGNALS)
+def test_an_ignored_signal_stays_ignored(ignored: signal.Signals) -> None:
+    """Wrong if what `nohup` or a shell's background silenced stops the run, before or after another signal."""
+    signal.signal(ignored, signal.SIG_IGN)
+    clock = Clock()
+    with signals_stop(clock):
+        assert signal.getsignal(ignored) == signal.SIG_IGN
+        signal.raise_signal(ignored)
+        assert clock.stopped() == ""
+        signal.raise_signal(next(number for number in SIGNALS if number != ignored))
+        assert clock.stopped() == "signal"
+        signal.raise_signal(ignored)
+    assert signal.getsignal(ignored) == signal.SIG_IGN
+
+
 def test_another_thread_leaves_signals_alone() -> None:
     """Wrong if training in a thread, where no handler may be set, fails."""
     ran: list[object] = []

@@ -55,7 +55,7 @@ def saved(outcome: Outcome) -> Checkpoint:
 
 def score(saved: Checkpoint, panel: Panel, metrics: MetricConfig | None = None, **options: Any) -> Scored:
     config = EvaluationConfig(**options)
-    return evaluate(saved, panel, config, metrics or MetricConfig(), saved.spec.quantiles, CPU)
+    return evaluate(saved, panel, config, metrics or MetricConfig(), CPU)
 
 
 def chosen(saved: Checkpoint, panel: Panel, **options: Any) -> tuple[str, dict[int, list[int]]]:
@@ -290,3 +290,39 @@ def test_a_change_after_the_cutoff_changes_no_forecast(saved: Checkpoint) -> Non
     for name, forecast in one.forecasts.items():
         np.testing.assert_array_equal(forecast[:2], other.forecasts[name][:2])
     assert one.metrics() != other.metrics()
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, [0.1, 0.5, 0.9]),
+        ({"interval": (80.0,)}, [0.1, 0.5, 0.9]),
+        ({"interval": (60.0,)}, [0.2, 0.5, 0.8]),
+        ({"interval": (80.0, 40.0)}, [0.1, 0.3, 0.5, 0.7, 0.9]),
+        ({"quantiles": (0.7,)}, [0.5, 0.7]),
+        ({"quantiles": (0.7,), "interval": (60.0,)}, [0.2, 0.5, 0.7, 0.8]),
+    ],
+)
+def test_what_is_scored_is_what_was_asked_for(
+    saved: Checkpoint, options: dict[str, Any], expected: list[float]
+) -> None:
+    """Wrong if --quantiles or --interval is ignored, or its forecasts are not the line between the learned ones."""
+    panel = file_of(218)
+    found, learned = score(saved, panel, **options).backtest, score(saved, panel).backtest
+    assert list(found.quantiles) == expected
+    assert list(learned.quantiles) == [0.1, 0.5, 0.9]
+    low, middle, high = np.moveaxis(learned.forecasts[MODEL], 2, 0)
+    for place, quantile in enumerate(expected):
+        towards = (quantile - 0.1) / 0.4 if quantile < 0.5 else (quantile - 0.5) / 0.4
+        begin, end = (low, middle) if quantile < 0.5 else (middle, high)
+        np.testing.assert_allclose(found.forecasts[MODEL][..., place], begin + towards * (end - begin), rtol=1e-9)
+    assert {forecast.shape[2] for forecast in found.forecasts.values()} == {len(expected)}
+    for percent in options.get("interval", ()):
+        assert f"coverage_{percent:g}" in found.metrics()[MODEL]
+
+
+def test_an_interval_wider_than_was_learned_is_refused(saved: Checkpoint) -> None:
+    """Wrong if the outermost learned quantile is passed off as one further out."""
+    with pytest.raises(UsageError, match=r"Quantile 0\.025 is outside") as caught:
+        score(saved, file_of(218), interval=(95.0,))
+    assert caught.value.code == "quantile_not_learned"

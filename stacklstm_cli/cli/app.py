@@ -40,7 +40,7 @@ ModelOption = Annotated[
     Path | None,
     typer.Option("--model", "-m", metavar="PATH", help="Model file.", show_default="DATA's name + .safetensors, here"),
 ]
-SUFFIXES = {".csv", ".tsv", ".txt", ".parquet", ".gz", ".bz2", ".xz", ".zst"}
+COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
 
 
 @app.callback(invoke_without_command=True)
@@ -130,9 +130,10 @@ def inspect(
 
     Example: stacklstm inspect data.safetensors
     """
-    from stacklstm_cli.cli.report import write_card
+    from stacklstm_cli.cli.report import check_output, write_card
     from stacklstm_cli.model.header import card
 
+    check_output(output, model)
     messages.detail(f"read from the header of {model} alone; a forecast checks every bit of the file")
     write_card(card(model), output)
 
@@ -147,7 +148,7 @@ def model_path(model: Path | None, sources: list[str]) -> Path:
             hint="Name the model file with --model PATH.",
             code="model_not_named",
         )
-    stem = Path(sources[0])
-    while stem.suffix.lower() in SUFFIXES:
-        stem = stem.with_suffix("")
-    return Path(stem.name + ".safetensors")
+    name = Path(sources[0])
+    if name.suffix.lower() in COMPRESSIONS:
+        name = name.with_suffix("")
+    return Path(name.stem + ".safetensors")

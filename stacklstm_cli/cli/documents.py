@@ -48,14 +48,15 @@ def training_document(
 ) -> dict[str, Any]:
     """What `train` found."""
     fits = outcome.fits
-    speeds = [fit.windows_per_second for fit in fits if fit.windows_per_second]
+    timed = [fit for fit in fits if fit.windows_per_second]
+    steady = sum(fit.windows / fit.windows_per_second for fit in timed if fit.windows_per_second)
     document = envelope("train", path, panel, outcome.checkpoint, "stopped" if outcome.stopped else "ok")
     if outcome.judgement is not None:
         document |= judged(outcome.judgement, plan.spec.horizon, metrics)
     else:
         document |= {"verdict": f"Saved {path}; nothing was judged.", "metrics": {}}
     document["training"] = {
-        "windows_per_second": max(speeds) if speeds else None,
+        "windows_per_second": sum(fit.windows for fit in timed) / steady if timed else None,
         "windows": sum(fit.windows for fit in fits),
         "seconds": sum(fit.seconds for fit in fits),
         "seconds_before_training": (clock.started or STARTED) - STARTED,

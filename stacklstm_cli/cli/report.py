@@ -52,14 +52,35 @@ class Grid:
         return (dict(zip(self.columns, map(plain, row), strict=True)) for row in self.rows)
 
 
-def check_output(output: OutputConfig) -> None:
-    """Find out before the work whether its result can be written. Raises `UsageError` or `ModelError`."""
+def check_output(output: OutputConfig, *taken: str | Path) -> None:
+    """Find out before the work whether its result can be written, and over none of the files `taken`.
+
+    Raises `UsageError` or `ModelError`.
+    """
+    if output.output is not None:
+        refuse_overwriting("--output", output.output, taken)
+        if Path(output.output).suffix.lower() in (".gz", ".bz2", ".xz", ".zst"):
+            raise UsageError(
+                f"--output {output.output} ends as a compressed file does, but results are not compressed.",
+                hint="Leave the last suffix out, or pipe the result through a compressor.",
+                code="output_compressed",
+            )
     if output.output not in (None, "-"):
         check_writable(str(output.output))
     elif sys.stdout is None:
         raise ModelError("Standard output is closed.", hint="Name a file with --output.", code="not_writable")
     elif output.format == "parquet" and is_terminal(sys.stdout):
         raise UsageError("Parquet is binary and standard output is a terminal.", hint="Name a file with --output.")
+
+
+def refuse_overwriting(option: str, place: str | Path, taken: Iterable[str | Path]) -> None:
+    """Raise `UsageError` where `place` is one of the files that the command reads or writes already."""
+    if Path(place).resolve() in {Path(other).resolve() for other in taken if other != "-"}:
+        raise UsageError(
+            f"{option} {place} would overwrite a file that this command reads or writes already.",
+            hint="Name another file.",
+            code="would_overwrite",
+        )
 
 
 def write_document(document: Mapping[str, Any], output: OutputConfig) -> None:

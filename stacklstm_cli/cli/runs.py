@@ -15,7 +15,7 @@ from stacklstm_cli import STARTED
 from stacklstm_cli.cli.documents import forecast_document, score_document, training_document
 from stacklstm_cli.cli.messages import Messages
 from stacklstm_cli.cli.progress import TrainingProgress
-from stacklstm_cli.cli.report import check_output, write_document, write_forecast
+from stacklstm_cli.cli.report import check_output, refuse_overwriting, write_document, write_forecast
 from stacklstm_cli.config import (
     DataConfig,
     EvaluationConfig,
@@ -26,9 +26,10 @@ from stacklstm_cli.config import (
     RuntimeConfig,
     TrainingConfig,
 )
+from stacklstm_cli.data.opening import require_files
 from stacklstm_cli.data.panel import Panel
 from stacklstm_cli.data.reading import read_panel
-from stacklstm_cli.errors import NothingLearnedError, UsageError
+from stacklstm_cli.errors import NothingLearnedError
 from stacklstm_cli.evaluation.scoring import EXPLANATIONS
 from stacklstm_cli.evaluation.scoring import evaluate as score
 from stacklstm_cli.files import check_writable
@@ -54,9 +55,9 @@ def train(
     from stacklstm_cli.training.fitting import Trainer
 
     device = machine.prepare(runtime)
-    check_apart(sources, path, output)
+    refuse_overwriting("--model", path, sources)
     check_writable(path)
-    check_output(output)
+    check_output(output, path, *sources)
     panel = read(sources, data, messages)
     plan = resolve(panel, network, training, metrics)
     for line in plan.explained():
@@ -67,7 +68,9 @@ def train(
         try:
             outcome = trainer.run(checkpoints.given_options(data, network, training))
         except NothingLearnedError as error:
-            error.exit_status = clock.exit_status or error.exit_status  # a signal before the first step
+            if clock.signal_number is not None:
+                error.exit_status = clock.exit_status
+                error.message, error.hint = "Stopped by a signal before the first step; nothing was saved.", ""
             raise
         checkpoints.save(outcome.checkpoint, path)
     for line in outcome.explained():
@@ -89,8 +92,8 @@ def predict(
 ) -> None:
     """Forecast with a saved model and write the forecasts."""
     device = machine.prepare(runtime)
-    check_apart(sources, path, output)
-    check_output(output)
+    check_output(output, path, *sources)
+    require_files(sources)
     saved = checkpoints.load(path)
     panel = read(sources, DataConfig(), messages, saved, path)
     frame = forecast_frame(Forecaster(saved.network(saved.final), device), panel, config)
@@ -108,27 +111,15 @@ def evaluate(
 ) -> None:
     """Score a saved model and write its table."""
     device = machine.prepare(runtime)
-    check_apart(sources, path, output)
-    check_output(output)
+    check_output(output, path, *sources)
+    require_files(sources)
     saved = checkpoints.load(path)
     panel = read(sources, DataConfig(), messages, saved, path)
     scored = score(saved, panel, config, metrics, device)
     messages.note(EXPLANATIONS[scored.rows])
+    if scored.rows == "holdout" and panel.fingerprint() != saved.data["fingerprint"]:
+        messages.note("the file is not the one that the model was trained on")
     write_document(finished(score_document(path, panel, saved, scored, metrics), messages), output)
-
-
-def check_apart(sources: list[str], path: Path, output: OutputConfig) -> None:
-    """Raise `UsageError` where the model or the output is DATA, or one is the other."""
-    places = [Path(source).resolve() for source in sources if source != "-"]
-    written = {"--model": path, "--output": Path(output.output)} if output.output else {"--model": path}
-    for option, place in written.items():
-        if place.resolve() in places:
-            raise UsageError(
-                f"{option} {place} would overwrite a file that this command reads or writes already.",
-                hint="Name another file.",
-                code="would_overwrite",
-            )
-        places.append(place.resolve())
 
 
 def read(

@@ -58,22 +58,35 @@ def open_table(sources: Sequence[str], stdin: BinaryIO | None = None) -> Table:
     return Table(tuple(opened), tuple(orders), digest.hexdigest())
 
 
+def require_files(sources: Sequence[str]) -> None:
+    """Raise `DataError` for the first path that cannot be opened, before any other work is done."""
+    for path in sources:
+        if path != "-":
+            try:
+                Path(path).open("rb").close()
+            except (OSError, ValueError) as error:
+                raise _unreadable(path, error) from error
+
+
 def _raw_bytes(path: str, stdin: BinaryIO | None) -> bytes:
     if path == "-":
         return (stdin or sys.stdin.buffer).read()
     try:
         return Path(path).read_bytes()
-    except FileNotFoundError:
-        reason, code = "there is no such file", "file_missing"
-    except IsADirectoryError:
-        reason, code = "it is a directory, expected a file", "file_unreadable"
-    except PermissionError:
-        # Windows refuses to open a directory with this one.
-        directory = Path(path).is_dir()
-        reason, code = "it is a directory, expected a file" if directory else "it may not be read", "file_unreadable"
     except (OSError, ValueError) as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: str, error: OSError | ValueError) -> DataError:
+    if isinstance(error, FileNotFoundError):
+        reason, code = "there is no such file", "file_missing"
+    elif Path(path).is_dir():  # Linux calls it that, Windows a lack of permission
+        reason, code = "it is a directory, expected a file", "file_unreadable"
+    elif isinstance(error, PermissionError):
+        reason, code = "it may not be read", "file_unreadable"
+    else:
         reason, code = getattr(error, "strerror", None) or str(error), "file_unreadable"
-    raise DataError(f"{path}: {reason}.", hint="Check the path of DATA.", code=code)
+    return DataError(f"{path}: {reason}.", hint="Check the path of DATA.", code=code)
 
 
 def _source(name: str, path: str, raw: bytes) -> Source:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import BinaryIO
@@ -93,6 +94,7 @@ def _stored_roles(table: Table, stored: Columns) -> Found:
 def _read(table: Table, found: Found, config: DataConfig, stored_step: Step | None) -> tuple[Panel, int]:
     """The panel, and how many rows repeated another."""
     columns = found.columns
+    _refuse_clash(table, columns)
     notes = [*table.notes, *found.notes]
     rows, words = _load(table, columns, notes)
     form, stamps, step = _time(rows, words, columns, config, stored_step, notes)
@@ -104,6 +106,18 @@ def _read(table: Table, found: Found, config: DataConfig, stored_step: Step | No
     all_notes = (layout, *notes)
     panel = Panel(columns, step, form, keys, values, offsets, starts, sum(table.rows), table.sha256, all_notes)
     return panel, repeats
+
+
+def _refuse_clash(table: Table, columns: Columns) -> None:
+    """Raise `DataError` where a forecast would have two columns of one name."""
+    names = (*columns.key_names, columns.time_name)
+    taken = [name for name in names if names.count(name) > 1 or re.fullmatch(r"forecast|q\d+(\.\d+)?", name)]
+    if taken:
+        raise DataError(
+            f"{table.name}: column {taken[0]!r} has the name of another column of the forecast.",
+            hint="Give the column another name.",
+            code="column_clash",
+        )
 
 
 def _refuse_huge(table: Table, columns: Columns, values: Floats) -> None:

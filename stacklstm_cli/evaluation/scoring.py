@@ -24,8 +24,8 @@ from stacklstm_cli.model.forecaster import Forecaster
 Rows = Literal["new rows", "holdout", "in sample"]
 EXPLANATIONS: dict[Rows, str] = {
     "new rows": "scored: rows after the last training row, by the final weights",
-    "holdout": "scored: the holdout of the training, by the weights that have not seen it (the file has no horizon of "
-    "newer rows)",
+    "holdout": "scored: the holdout of the training, by the weights that have not seen it (no horizon of newer "
+    "rows to score)",
     "in sample": "scored IN SAMPLE: rows that the weights were trained on; expect worse on new ones",
 }
 

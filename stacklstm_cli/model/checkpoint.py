@@ -45,7 +45,7 @@ class Checkpoint:
     """[N] the series it was trained on."""
     spec: NetworkSpec
     final: Weights
-    """Weights fitted on all rows (or on all but the holdout, without a refit)."""
+    """Weights fitted on all rows; without a refit those that were judged."""
     trained_to: Ints
     """[N] position on the grid one after the last row that `final` was fitted to or chosen by."""
     judged: Weights | None

@@ -6,6 +6,7 @@ The rules see the step, the lengths and the number of series; never a name, neve
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from dataclasses import dataclass
 
 import numpy as np
@@ -90,16 +91,32 @@ def resolve(panel: Panel, model: ModelConfig, training: TrainingConfig, metrics:
     plan = plan_for(panel.lengths, panel.step, model, training, metrics)
     if plan.windows(plan.parts.train).sum() < LEAST_WINDOWS:
         raise too_short(panel, model, training, metrics)
+    if training.holdout and not plan.parts.judging:
+        raise UsageError(
+            f"--holdout {training.holdout} leaves no series rows enough to train on; the longest has "
+            f"{int(panel.lengths.max())}.",
+            hint="Give a smaller --holdout, or 0 not to judge.",
+            code="holdout_too_long",
+        )
     return plan
 
 
 def too_short(panel: Panel, model: ModelConfig, training: TrainingConfig, metrics: MetricConfig) -> DataError:
     """The error for data without enough windows, with the arithmetic of the shortest series that has them."""
     longest = int(panel.lengths.argmax())
-    rows, plan = int(panel.lengths[longest]), None
-    while plan is None or plan.windows(plan.parts.train).sum() < LEAST_WINDOWS:
-        rows += 1
-        plan = plan_for(np.asarray([rows]), panel.step, model, training, metrics)
+
+    def planned(rows: int) -> Plan:
+        return plan_for(np.asarray([rows]), panel.step, model, training, metrics)
+
+    def enough(rows: int) -> bool:
+        plan = planned(rows)
+        return bool(plan.windows(plan.parts.train).sum() >= LEAST_WINDOWS)
+
+    below = above = int(panel.lengths[longest])
+    while not enough(above):
+        below, above = above, 2 * above
+    rows = bisect_left(range(above), True, lo=below + 1, key=enough)
+    plan = planned(rows)
     least, horizon = int(plan.least_context(plan.parts.train)[0]), plan.spec.horizon
     kept = rows - int(plan.parts.train[0])
     return DataError(

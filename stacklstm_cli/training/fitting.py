@@ -85,12 +85,13 @@ class Trainer:
             if refitted is not None:
                 fits = (chosen, refitted)
                 final = chosen if refitted.stopped == "signal" else refitted
+        skipped = self.refits and len(fits) == 1
         return Outcome(
             checkpoint=self.checkpoint(fits, final, judgement, options),
             judgement=judgement,
             fits=fits,
-            stopped=self.clock.stopped() or fits[-1].stopped or chosen.stopped,
-            warnings=self.warnings(fits, final),
+            stopped=fits[-1].stopped or chosen.stopped or (self.clock.stopped() if skipped else ""),
+            warnings=self.warnings(fits, final, judgement),
         )
 
     @property
@@ -201,13 +202,18 @@ class Trainer:
             options=options,
         )
 
-    def warnings(self, fits: tuple[Fit, ...], final: Fit) -> tuple[tuple[str, str], ...]:
+    def warnings(self, fits: tuple[Fit, ...], final: Fit, judgement: Backtest | None) -> tuple[tuple[str, str], ...]:
         """What a user must know before trusting this model."""
         found = []
+        if fits[0].validation is None and not fits[0].stopped:
+            steps = fits[0].steps
+            found.append(("not_validated", f"No rows to validate on: {steps} steps were made without choosing."))
+        if judgement is None and not fits[0].stopped and self.plan.training.holdout != 0:
+            found.append(("not_judged", "No series has rows to spare to judge the model on."))
         if fits[0].stopped == "signal":
             found.append(("not_judged", "Stopped before judging: the model has no holdout table."))
         elif self.refits and final is fits[0]:
-            found.append(("not_refitted", "The refit did not end: the judged weights were kept."))
+            found.append(("not_refitted", "The refit did not end well: the weights from before it were kept."))
         elif self.refits and final.steps < fits[0].steps:
             found.append(("refit_shortened", f"Time was up: the refit made {final.steps} of {fits[0].steps} steps."))
         elif fits[0].stopped == "time":

@@ -67,6 +67,7 @@ class Fit:
     windows: int = 0
     seconds: float = 0.0
     epochs: float = 0.0
+    """Passes over the training windows behind these weights."""
     first_epoch_seconds: float | None = None
     windows_per_second: float | None = None
 
@@ -154,7 +155,7 @@ def fit(
         require_finite(best, step, loss, validated=judged is not None)
     best.history, best.stopped = history, stopped
     best.windows, best.seconds = watch.windows, time.perf_counter() - watch.begin
-    best.epochs, best.first_epoch_seconds = watch.windows / len(lessons), watch.first_epoch_seconds
+    best.epochs, best.first_epoch_seconds = best.steps * batch_size / len(lessons), watch.first_epoch_seconds
     best.windows_per_second = watch.windows_per_second
     return best
 

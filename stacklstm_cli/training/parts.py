@@ -44,13 +44,13 @@ def cut_parts(lengths: Ints, horizon: int, least_train: int, holdout: int | None
     Validation and holdout take `SHARE` of the length each, rounded up to whole horizons, so that origins one
     horizon apart use every row. A series that would then train on fewer than `least_train` rows takes one
     horizon each; if that is too short as well it validates only; else it trains on all its rows. `holdout`,
-    where given, is the holdout of every series.
+    where given, is the holdout of every series that has room for it.
     """
     share = np.maximum(1, np.ceil(SHARE * lengths / horizon).astype(np.int64)) * horizon
     one, none = np.full_like(lengths, horizon), np.zeros_like(lengths)
     trials = [(one, none), (one, one), (share, share)]
     if holdout is not None:
-        trials = [(one, none + holdout), (share, none + holdout)]
+        trials = [(one, none), (one, none + holdout), (share, none + holdout)]
     validation, judged = none, none
     for choose, judge in trials:  # the last that fits wins
         fits = lengths - choose - judge >= least_train
