@@ -68,7 +68,7 @@ def bare_speed(plan: Plan, steps: int) -> float:
             begin = time.perf_counter()
         loss = masked_mean(pinball(network(context, observed), target, quantiles), known)
         optimiser.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimiser.step()
     return steps * size / (time.perf_counter() - begin)

@@ -18,7 +18,7 @@ from panels import make_panel
 from stacklstm_cli.config import MetricConfig, ModelConfig, TrainingConfig
 from stacklstm_cli.data.calendar import Step, parse_freq
 from stacklstm_cli.data.panel import Panel
-from stacklstm_cli.errors import DataError, UsageError
+from stacklstm_cli.errors import DataError, StacklstmError, UsageError
 from stacklstm_cli.training.defaults import LEAST_WINDOWS, Plan, default_patch, plan_for, resolve, size_of
 from stacklstm_cli.training.lessons import lesson_origins
 
@@ -60,11 +60,16 @@ def rules_of(
 
 @pytest.mark.parametrize("frequency", SEASONS)
 def test_the_season_follows_from_the_step(frequency: str) -> None:
-    """Wrong if a step has another season, or a season is believed that no series holds twice."""
+    """Wrong if a step has another season, or one is believed that no series holds twice with room for its windows."""
     season = SEASONS[frequency]
     assert rules_of([3 * season + 50], frequency).seasonality == season
-    assert rules_of([2 * season, 1], frequency).seasonality == season
-    assert rules_of([2 * season - 1], frequency).seasonality == 1
+    found = {rows: rules_of([rows, 1], frequency).seasonality for rows in range(2, 3 * season + 50)}
+    first = next(rows for rows, one in found.items() if one == season)
+    assert first >= 2 * season
+    assert {found[rows] for rows in range(2, first)} <= {1}
+    assert {found[rows] for rows in range(first, 3 * season + 50)} == {season}
+    horizon = rules_of([first, 1], frequency).spec.horizon
+    assert season == 1 or first == max(2 * season, season + horizon + LEAST_WINDOWS - 1)
     assert rules_of([3 * season + 50], frequency, seasonality=3).seasonality == 3
 
 
@@ -287,11 +292,11 @@ def test_parts_leave_enough_windows_to_train(lengths: list[int], horizon: int) -
 
 def refused(
     lengths: Sequence[int], frequency: str, model: dict[str, Any], training: dict[str, Any]
-) -> DataError | None:
+) -> StacklstmError | None:
     """The error for these lengths, where there is one."""
     try:
         plan_of(lengths, frequency, model, training)
-    except DataError as error:
+    except StacklstmError as error:
         return error
     return None
 
@@ -302,23 +307,22 @@ def refused(
     frequency=st.sampled_from(FREQUENCIES),
     horizon=st.none() | st.integers(1, 20),
     context=st.none() | st.integers(1, 60),
-    holdout=st.none() | st.just(0) | st.integers(20, 40),
+    holdout=st.none() | st.just(0),
 )
 def test_as_many_rows_as_asked_for_are_enough(
     lengths: list[int], frequency: str, horizon: int | None, context: int | None, holdout: int | None
 ) -> None:
     """Wrong if a user who brings the rows that the message asks for is refused again, or fewer would have done."""
     model, training = {"horizon": horizon, "context_length": context}, {"holdout": holdout}
-    if holdout and (horizon is None or horizon > holdout):
-        training = {}
     error = refused(lengths, frequency, model, training)
-    if error is None:
+    if not isinstance(error, DataError):
         return
     assert (error.exit_status, error.code) == (3, "too_few_rows")
     needed, parts = re.findall(r"at least (\d+): (.*)$", error.message)[0]
     assert int(needed) == sum(int(number) for number in re.findall(r"\d+", parts))
     assert int(needed) > max(lengths)
-    for rows in range(max(lengths) + 1, int(needed)):
+    seasonless = frequency in ("YS", "5h")  # else see test_rows_needed_by_hand
+    for rows in range(max(lengths) + 1, int(needed) if seasonless else 0):
         assert refused([rows], frequency, model, training)
     longer = [*lengths]
     longer[lengths.index(max(lengths))] = int(needed)
@@ -326,13 +330,21 @@ def test_as_many_rows_as_asked_for_are_enough(
     assert refused(longer, frequency, model, training) is None
 
 
-@pytest.mark.parametrize(("frequency", "rows", "needed"), [("YS", 10, 11), ("h", 10, 11), ("MS", 5, 11), ("D", 14, 17)])
+@pytest.mark.parametrize(("frequency", "rows", "needed"), [("YS", 10, 11), ("h", 10, 11), ("MS", 5, 11), ("D", 10, 11)])
 def test_rows_needed_by_hand(frequency: str, rows: int, needed: int) -> None:
     """A season or two rows, a horizon of a fifth of the rows, and one row for each window after the first."""
     error = refused([rows], frequency, {}, {})
     assert error is not None
     assert f"has {rows} rows; training needs at least {needed}:" in error.message
     assert "--horizon" in error.hint
+
+
+@pytest.mark.parametrize("frequency", ["h", "D", "MS", "W", "YS", "3h", "4h"])
+@pytest.mark.parametrize("horizon", [None, 3, 20])
+def test_more_rows_are_never_refused_where_fewer_are_enough(frequency: str, horizon: int | None) -> None:
+    """Wrong if the rules for short series leave a length between two that train without enough windows."""
+    refusals = [refused([rows], frequency, {"horizon": horizon}, {}) is not None for rows in range(2, 150)]
+    assert refusals == sorted(refusals, reverse=True)
 
 
 @pytest.mark.parametrize("holdout", [1, 23])
@@ -394,3 +406,24 @@ def test_seasons_named_here_are_those_of_the_step() -> None:
     """Wrong if a step of this list is read as another one."""
     assert parse_freq("h") == Step("second", 3600)
     assert all(math.isfinite(season) for season in SEASONS.values())
+
+
+@pytest.mark.parametrize("rows", [1, 10, 20])
+def test_as_many_rows_as_asked_for_are_enough_for_a_holdout_too(rows: int) -> None:
+    """Wrong if the rows to keep for judging are left out of what the message asks for."""
+    model, training = {"horizon": 6}, {"holdout": 30}
+    error = refused([rows], "YS", model, training)
+    assert isinstance(error, DataError | UsageError)
+    found = re.findall(r"at least (\d+)", error.message)
+    for needed in found:
+        assert refused([int(needed)], "YS", model, training) is None
+
+
+def test_a_holdout_that_leaves_no_rows_to_train_on_is_wrong_usage() -> None:
+    """Wrong if --holdout is quietly dropped where no series has room for it."""
+    with pytest.raises(UsageError, match=r"--holdout 90 .* longest has 100") as caught:
+        plan_of([100, 40], training={"holdout": 90})
+    assert (caught.value.exit_status, caught.value.code) == (2, "holdout_too_long")
+    assert "0 not to judge" in caught.value.hint
+    plan = plan_of([1000, 100], training={"holdout": 90})
+    assert (plan.parts.end - plan.parts.validation).tolist() == [90, 0]

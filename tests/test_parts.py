@@ -16,7 +16,7 @@ def parts_by_rule(length: int, horizon: int, least_train: int, holdout: int | No
         share += horizon
     wishes = [(share, share), (horizon, horizon), (horizon, 0)]
     if holdout is not None:
-        wishes = [(share, holdout), (horizon, holdout)]
+        wishes = [(share, holdout), (horizon, holdout), (horizon, 0)]
     for validation, judging in wishes:
         if length - validation - judging >= least_train:
             return validation, judging

@@ -110,7 +110,8 @@ def too_short(panel: Panel, model: ModelConfig, training: TrainingConfig, metric
 
     def enough(rows: int) -> bool:
         plan = planned(rows)
-        return bool(plan.windows(plan.parts.train).sum() >= LEAST_WINDOWS)
+        judged = plan.parts.judging > 0 or not training.holdout
+        return judged and bool(plan.windows(plan.parts.train).sum() >= LEAST_WINDOWS)
 
     below = above = int(panel.lengths[longest])
     while not enough(above):
@@ -130,7 +131,7 @@ def too_short(panel: Panel, model: ModelConfig, training: TrainingConfig, metric
 
 def plan_for(lengths: Ints, step: Step, model: ModelConfig, training: TrainingConfig, metrics: MetricConfig) -> Plan:
     """The plan for series of these lengths [N]. Raises `UsageError` where options contradict each other."""
-    seasonality = metrics.seasonality or season_of(lengths, step)
+    seasonality = metrics.seasonality or season_of(lengths, step, model.horizon)
     horizon = model.horizon or default_horizon(lengths, seasonality)
     context = model.context_length or default_context(lengths, horizon, seasonality)
     patch = model.patch_length or default_patch(context, seasonality)
@@ -181,10 +182,11 @@ def plan_for(lengths: Ints, step: Step, model: ModelConfig, training: TrainingCo
     return Plan(spec, schedule, parts, training, seasonality, start_strength=1.0, unvalidated_steps=100)
 
 
-def season_of(lengths: Ints, step: Step) -> int:
-    """Rows in a season, by the step; 1 where no series is two seasons long."""
-    season = step.season()
-    return season if int(lengths.max()) >= 2 * season else 1
+def season_of(lengths: Ints, step: Step, horizon: int | None) -> int:
+    """Rows in a season, by the step; 1 where no series is two seasons long, or it would leave no room to train."""
+    season, longest = step.season(), int(lengths.max())
+    room = season + (horizon or default_horizon(lengths, season)) + LEAST_WINDOWS - 1
+    return season if longest >= max(2 * season, room) else 1
 
 
 def default_horizon(lengths: Ints, season: int) -> int:

@@ -86,11 +86,12 @@ class Trainer:
                 fits = (chosen, refitted)
                 final = chosen if refitted.stopped == "signal" else refitted
         skipped = self.refits and len(fits) == 1
+        stopped = fits[-1].stopped or chosen.stopped or (self.clock.stopped() if skipped else "")
         return Outcome(
-            checkpoint=self.checkpoint(fits, final, judgement, options),
+            checkpoint=self.checkpoint(fits, final, judgement, options, stopped),
             judgement=judgement,
             fits=fits,
-            stopped=fits[-1].stopped or chosen.stopped or (self.clock.stopped() if skipped else ""),
+            stopped=stopped,
             warnings=self.warnings(fits, final, judgement),
         )
 
@@ -171,7 +172,7 @@ class Trainer:
         return Forecaster(network, self.device)
 
     def checkpoint(
-        self, fits: tuple[Fit, ...], final: Fit, judgement: Backtest | None, options: dict[str, Any]
+        self, fits: tuple[Fit, ...], final: Fit, judgement: Backtest | None, options: dict[str, Any], stopped: str
     ) -> Checkpoint:
         """What is saved: the final weights, the judged ones where they differ, and how both came about."""
         panel, plan, parts, chosen = self.panel, self.plan, self.plan.parts, fits[0]
@@ -197,7 +198,7 @@ class Trainer:
                 "epochs": final.epochs,
                 "validation": chosen.validation,
                 "history": chosen.history,
-                "stopped": fits[-1].stopped or chosen.stopped,
+                "stopped": stopped,
             },
             options=options,
         )
