@@ -54,6 +54,7 @@ def test_two_one_line_commands_install_train_and_test() -> None:
     assert [("stacklstm train" in line, "pytest" in line) for line in lines] == [(True, False), (False, True)]
 
 
+@pytest.mark.slow
 def test_console_examples_run(tmp_path: Path) -> None:
     """Every command after a `$`, in order, in one folder with the sample data; none may fail."""
     for sample in (ROOT / "sample_data").glob("*.csv"):
