@@ -38,17 +38,20 @@ def deviation_of(values: list[float]) -> float:
 
 def slow_context(values: list[float], rows: int, spec: NetworkSpec) -> tuple[list[float], list[int], float, float]:
     """Normalised context, observed flags, location and scale of one origin, value by value."""
+    if all(math.isnan(v) for v in values[max(rows - spec.context_length, 0) : rows]):
+        # In a gap longer than the context: seasons back, until the last value is in the newest season.
+        while all(math.isnan(v) for v in values[max(rows - spec.location_length, 0) : rows]):
+            rows -= spec.location_length
     known = values[:rows]
     window = [math.nan] * max(spec.context_length - rows, 0) + known[max(rows - spec.context_length, 0) :]
 
     def present(newest: int) -> list[float]:
         return [v for v in window[-newest:] if not math.isnan(v)] or [v for v in window if not math.isnan(v)]
 
-    # In a gap longer than the context the last value before it is the level.
-    location = mean_of(present(spec.location_length) or [v for v in known if not math.isnan(v)][-1:])
+    location = mean_of(present(spec.location_length))
     whole = deviation_of(present(spec.context_length))
     observed = [int(not math.isnan(v)) for v in window]
-    least = max(0.1 * whole, 1e-6 * abs(location)) if any(observed) else 0.0
+    least = max(0.1 * whole, 1e-6 * abs(location))
     scale = max(deviation_of(present(spec.scale_length)), least) or 1.0
     return (
         [(v - location) / scale if seen else 0.0 for v, seen in zip(window, observed, strict=True)],
@@ -160,13 +163,13 @@ class TestScale:
         assert batch.location.item() == pytest.approx(location, abs=1e-12)
         assert batch.scale.item() == pytest.approx(scale)
 
-    def test_in_a_gap_longer_than_the_context_the_last_value_is_the_level(self) -> None:
-        """Nothing is seen, in user units: a forecast must not start from zero."""
-        batch = contexts(make_panel([9.0], [500.0, 700.0, *[math.nan] * 6, 3.0]), spec_of(4), [1, 1], [6, 8])
-        assert not batch.observed.any()
-        assert not batch.context.any()
-        assert batch.location.tolist() == [700, 700]
-        assert (batch.scale > 0).all()
+    def test_in_a_gap_longer_than_the_context_an_older_season_stands_in(self) -> None:
+        """Whole seasons back, so that the forecast starts at the right season, with a level and a scale."""
+        series = [500.0, 700.0, *[math.nan] * 6, 3.0]
+        batch = contexts(make_panel([9.0], series), spec_of(4, location=2), [1, 1, 1], [5, 6, 8])
+        assert batch.observed.tolist() == [[1, 0, 0, 0], [0, 0, 1, 1], [0, 0, 1, 1]]
+        assert batch.location[1:].tolist() == [600, 600]
+        assert (batch.scale[1:] == 100).all()
 
     @settings(max_examples=60, deadline=None)
     @given(

@@ -73,6 +73,7 @@ def train(
                 error.message, error.hint = "Stopped by a signal before the first step; nothing was saved.", ""
             raise
         checkpoints.save(outcome.checkpoint, path)
+    messages.note(f"saved {path}")
     for line in outcome.explained():
         messages.detail(line)
     for code, text in outcome.warnings:

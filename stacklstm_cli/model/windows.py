@@ -58,19 +58,22 @@ class Windows:
     def contexts(self, series: Tensor, rows: Tensor) -> Batch:
         """The L rows before each origin, normalised.
 
-        `series` [B], `rows` [B]: index of the series, and how many of its rows are known. Rows before
-        the series begins are missing.
+        `series` [B], `rows` [B]: index of the series, and how many of its rows are known, at least one. Rows
+        before the series begins are missing. In a gap longer than the context the newest context of the same
+        season that reaches the last known value stands in, or there would be nothing to forecast from.
         """
         begin = self.offsets[series].unsqueeze(1)  # [B, 1]
-        index = begin + rows.unsqueeze(1) + self.steps_back  # [B, L]
+        season, length = self.spec.location_length, self.spec.context_length
+        end = self.offsets[series] + rows  # [B]
+        behind = end - 1 - self.latest[end - 1]  # [B] rows since the last known value
+        back = torch.where(behind >= length, (behind + 1 - season).clamp(min=0), 0)
+        end = end - (back + season - 1) // season * season
+        index = end.unsqueeze(1) + self.steps_back  # [B, L]
         inside = index >= begin  # [B, L]
         index = index.clamp(min=0)
         observed = self.observed[index] & inside  # [B, L]
         values = self.values[index] * observed  # [B, L]
         location, scale = location_and_scale(values, observed, self.spec)  # [B], [B]
-        # A gap longer than the context: the level is the last one known, or the forecast would start from zero.
-        last_known = self.values[self.latest[self.offsets[series] + rows - 1]]  # [B]
-        location = torch.where(observed.any(1), location, last_known)
         normalised = (values - location.unsqueeze(1)) / scale.unsqueeze(1) * observed  # [B, L]
         return Batch(
             normalised.float().to(self.device),
