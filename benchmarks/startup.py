@@ -3,7 +3,7 @@
     python benchmarks/startup.py [--runs 7]
 
 Each command is timed as a whole process, in turn with its reference, after one run that is not counted; the
-medians and the median of the pairwise ratios are printed, since machines are shared and drift.
+medians and the median of the pairwise ratios are printed, since the speed of a machine drifts.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -59,3 +60,15 @@ def shaken_network(spec: NetworkSpec, seed: int = 0, dtype: torch.dtype = torch.
         for tensor in (*network.parameters(), network.skip_start):
             tensor.copy_(torch.randn(tensor.shape, generator=generator, dtype=torch.float64) * 0.5)
     return network
+
+
+def cut(panel: Panel, lengths: npt.NDArray[np.int64]) -> Panel:
+    """What a file that ends earlier holds: the first `lengths[i]` rows of each series, up to an observed one."""
+    pieces = []
+    for index, length in enumerate(lengths.tolist()):
+        piece = panel.series(index)[:length]
+        observed = np.flatnonzero(~np.isnan(piece))
+        if observed.size:
+            pieces.append((panel.keys[index], int(panel.starts[index]), piece[: observed[-1] + 1]))
+    keys, values, offsets, starts = join_series(pieces)
+    return replace(panel, keys=keys, values=values, offsets=offsets, starts=starts)

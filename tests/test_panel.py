@@ -29,14 +29,6 @@ def test_lengths_ends_and_gaps():
     assert own.stamps([3, 4]) == ["3", "4"]
 
 
-def test_the_head_of_a_series_ends_observed():
-    head = panel().head(np.array([2, 0]))
-    assert head.keys == (("a",),)
-    assert head.values.tolist() == [1]
-    assert head.starts.tolist() == [3]
-    assert panel().head(np.array([0, 0])).n_series == 0
-
-
 def test_columns_are_stored_and_found_again():
     for columns in (Columns("long", "t", ("a", "b"), ("y",)), Columns("wide", None, (), ("x", "z"))):
         assert Columns.from_dict(columns.as_dict()) == columns

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -103,27 +103,6 @@ class Panel:
     def stamps(self, positions: npt.ArrayLike) -> list[str]:
         """Positions on the grid as text, in the form the file was written in."""
         return self.time_form.write(self.step, np.asarray(positions, dtype=np.int64))
-
-    def head(self, lengths: Ints) -> Panel:
-        """The first `lengths[i]` rows of each series; series left without an observed value are dropped.
-
-        `lengths` [N]. Trailing missing rows are cut as well, so that each series ends observed.
-        """
-        pieces, starts, keys = [], [], []
-        for index, length in enumerate(lengths):
-            piece = self.series(index)[: max(int(length), 0)]
-            observed = np.flatnonzero(~np.isnan(piece))
-            if observed.size:
-                pieces.append(piece[: observed[-1] + 1])
-                starts.append(self.starts[index])
-                keys.append(self.keys[index])
-        return replace(
-            self,
-            keys=tuple(keys),
-            values=np.concatenate(pieces) if pieces else np.empty(0),
-            offsets=np.concatenate([[0], np.cumsum([piece.size for piece in pieces])]).astype(np.int64),
-            starts=np.asarray(starts, dtype=np.int64),
-        )
 
     def fingerprint(self) -> str:
         """SHA-256 of what the panel holds, whatever file, compression or row order it came from."""
