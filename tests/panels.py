@@ -12,8 +12,21 @@ import numpy.typing as npt
 import torch
 
 from stacklstm_cli.data.calendar import Step, TimeForm
-from stacklstm_cli.data.panel import Columns, Panel, join_series
+from stacklstm_cli.data.panel import Columns, Floats, Ints, Panel
 from stacklstm_cli.model.network import NetworkSpec, StackedRNN
+
+
+def join_series(
+    series: Sequence[tuple[tuple[str, ...], int, Floats]],
+) -> tuple[tuple[tuple[str, ...], ...], Floats, Ints, Ints]:
+    """(key, start, values) of each series as the `keys, values, offsets, starts` of a Panel."""
+    lengths = [values.size for _, _, values in series]
+    return (
+        tuple(key for key, _, _ in series),
+        np.concatenate([values for _, _, values in series]) if series else np.empty(0),
+        np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+        np.asarray([start for _, start, _ in series], dtype=np.int64),
+    )
 
 
 def make_panel(*series: npt.ArrayLike, starts: Sequence[int] | None = None) -> Panel:

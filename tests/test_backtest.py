@@ -11,9 +11,10 @@ import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from panels import join_series
 
 from stacklstm_cli.data.origins import Origins, actuals, plan_origins
-from stacklstm_cli.data.panel import Columns, Floats, Panel, join_series
+from stacklstm_cli.data.panel import Columns, Floats, Panel
 from stacklstm_cli.evaluation.backtest import Backtest, backtest
 from stacklstm_cli.evaluation.baselines import standard_baselines
 

@@ -12,13 +12,13 @@ import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from panels import cut
+from panels import cut, join_series
 from statsforecast.models import HistoricAverage, RandomWalkWithDrift
 from statsforecast.models import Naive as TheirNaive
 from statsforecast.models import SeasonalNaive as TheirSeasonalNaive
 
 from stacklstm_cli.data.origins import Origins, plan_origins
-from stacklstm_cli.data.panel import Columns, Panel, join_series
+from stacklstm_cli.data.panel import Columns, Panel
 from stacklstm_cli.evaluation.baselines import Drift, Naive, SeasonalAverage, SeasonalNaive, standard_baselines
 
 NAMES = ("naive", "seasonal_naive", "drift", "seasonal_average")

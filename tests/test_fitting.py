@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from clocks import StopsAfter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from panels import make_panel, wave
@@ -23,7 +24,6 @@ from stacklstm_cli.evaluation.backtest import Backtest
 from stacklstm_cli.evaluation.verdict import MODEL
 from stacklstm_cli.model.checkpoint import load, save
 from stacklstm_cli.model.forecaster import Forecaster
-from stacklstm_cli.training import loop
 from stacklstm_cli.training.defaults import LEAST_WINDOWS, Plan, resolve
 from stacklstm_cli.training.fitting import TIME_TO_CHOOSE, Outcome, Trainer
 from stacklstm_cli.training.loop import Fit
@@ -192,7 +192,7 @@ def test_a_series_without_parts_trains_on_everything() -> None:
     """Wrong if data too short to choose on fails, is judged, or trains twice."""
     panel = make_panel(wave(40, 0, SEASON))
     found = train(panel)
-    assert plan_for(panel).parts.choosing == 0
+    assert (plan_for(panel).parts.validation == plan_for(panel).parts.train).all()
     assert (len(found.fits), found.fits[0].steps, found.judgement) == (1, 5, None)
     assert found.checkpoint.trained_to.tolist() == [40]
 
@@ -244,26 +244,6 @@ def test_as_many_rows_as_asked_for_are_enough(rows: int, horizon: int, context: 
         needed = int(re.findall(r"at least (\d+)", error.message)[0])
         assert needed > rows
         assert windows(needed) >= LEAST_WINDOWS
-
-
-class StopsAfter(Clock):
-    """Says to stop once so many optimiser steps of all fits together were made, however often it is asked."""
-
-    def __init__(self, steps: int, why: Stopped, monkeypatch: pytest.MonkeyPatch) -> None:
-        super().__init__()
-        self.left, self.why = steps, why
-        self.shares: list[tuple[int, float]] = []
-        train_step = loop.train_step
-
-        def counted(*arguments: Any) -> float:
-            self.left -= 1
-            return train_step(*arguments)
-
-        monkeypatch.setattr(loop, "train_step", counted)
-
-    def stopped(self, share: float = 1.0) -> Stopped:
-        self.shares.append((self.left, share))
-        return self.why if self.left <= 0 else ""
 
 
 def test_a_signal_while_choosing_saves_what_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -325,7 +305,8 @@ def test_a_stop_between_choosing_and_refitting_saves_the_judged_weights(
     found = train(panel_of(), clock)
     assert same(found.checkpoint.final, plain.checkpoint.judged)
     assert found.checkpoint.metrics == plain.checkpoint.metrics
-    assert found.stopped == why
+    assert found.checkpoint.training["stopped"] == found.stopped == why
+    assert len(found.fits) == 1
     assert [code for code, _ in found.warnings] == ["not_refitted"]
     save(found.checkpoint, tmp_path / "model.safetensors")
     assert load(tmp_path / "model.safetensors").judged is None
@@ -404,21 +385,6 @@ def test_diverging_while_choosing_is_nothing_learned() -> None:
     with pytest.raises(NothingLearnedError, match="diverged") as caught:
         trainer.run({})
     assert caught.value.code == "diverged"
-
-
-@pytest.mark.parametrize("why", ["time", "signal"])
-def test_the_model_says_that_it_was_stopped_before_the_refit(why: Stopped, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Wrong if the file of a run that was cut short says that nothing stopped it."""
-    clock, judge = StopsAfter(1000, why, monkeypatch), Trainer.judge
-
-    def judge_and_stop(trainer: Trainer, chosen: Fit) -> Backtest | None:
-        clock.left = 0
-        return judge(trainer, chosen)
-
-    monkeypatch.setattr(Trainer, "judge", judge_and_stop)
-    found = train(panel_of(), clock)
-    assert len(found.fits) == 1
-    assert found.checkpoint.training["stopped"] == found.stopped == why
 
 
 def test_rows_enough_but_hardly_any_observed() -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
+from panels import join_series
 
 from stacklstm_cli.data.calendar import Step, TimeForm
-from stacklstm_cli.data.panel import Columns, Panel, join_series
+from stacklstm_cli.data.panel import Columns, Panel
 
 
 def panel() -> Panel:

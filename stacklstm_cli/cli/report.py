@@ -268,12 +268,14 @@ def _frame_grid(frame: pandas.DataFrame) -> Grid:
 
 
 def _card_grids(card: Mapping[str, Any]) -> Iterator[Grid]:
-    """What stands at the top of the card, then a grid for each section."""
+    """What stands at the top of the card, then a grid for each section; the metrics as `train` shows them."""
     top = [(key, _field(value)) for key, value in card.items() if not isinstance(value, Mapping)]
     if top:
         yield Grid(("field", "value"), top)
     for title, section in card.items():
-        if isinstance(section, Mapping) and section:
+        if title == "metrics" and section:
+            yield _metrics_grid([("", section)], keys=("model",))
+        elif isinstance(section, Mapping) and section:
             yield Grid((title, "value"), [(key, _field(value)) for key, value in _flat(section)])
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -110,16 +109,3 @@ class Panel:
         for array in (self.values, self.offsets, self.starts):
             digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()
-
-
-def join_series(
-    series: Sequence[tuple[tuple[str, ...], int, Floats]],
-) -> tuple[tuple[tuple[str, ...], ...], Floats, Ints, Ints]:
-    """(key, start, values) of each series as the `keys, values, offsets, starts` of a Panel."""
-    lengths = [values.size for _, _, values in series]
-    return (
-        tuple(key for key, _, _ in series),
-        np.concatenate([values for _, _, values in series]) if series else np.empty(0),
-        np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
-        np.asarray([start for _, start, _ in series], dtype=np.int64),
-    )

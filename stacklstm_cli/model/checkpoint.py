@@ -108,7 +108,7 @@ def save(checkpoint: Checkpoint, path: Path) -> None:
         "versions": versions(),
         **{name: getattr(checkpoint, name) for name in SECTIONS},
     }
-    rest = json.dumps(document, ensure_ascii=False, allow_nan=False, sort_keys=True)
+    rest = json.dumps(document, ensure_ascii=False, allow_nan=False)
     text = f'{{"digest": "{NO_DIGEST}", {rest[1:]}'  # first, see header.digest_at
     sound = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(tensors.items())}
     data = safetensors.torch.save(sound, {"stacklstm": text})

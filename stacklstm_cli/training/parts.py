@@ -32,11 +32,6 @@ class Parts:
         """Series that have a holdout part."""
         return int((self.end > self.validation).sum())
 
-    @property
-    def choosing(self) -> int:
-        """Series that have a validation part."""
-        return int((self.validation > self.train).sum())
-
 
 def cut_parts(lengths: Ints, horizon: int, least_train: int, holdout: int | None) -> Parts:
     """The parts of series of these lengths [N].
