@@ -37,7 +37,7 @@ def panel(rows: int) -> Panel:
     """One noisy daily wave, hourly."""
     values = np.sin(np.arange(rows) * 2 * np.pi / 24) + np.random.default_rng(0).normal(size=rows)
     return Panel(
-        columns=Columns("single", None, (), ("value",)),
+        columns=Columns("single", (), (), ("value",)),
         step=Step("second", 3600),
         time_form=TimeForm("row"),
         keys=((),),

@@ -93,12 +93,35 @@ def parse_duration(text: str) -> float:
 
 @dataclass(frozen=True)
 class DataConfig(Checked):
-    """How to read DATA. What is not set is guessed, and the guess is said."""
+    """Which column is what, and the step between rows. What is not set is guessed, and the guess is said."""
 
-    time: str | None = option(None, "Column of the time stamps.")
+    time: tuple[str, ...] = option((), "Column of the time stamps; several (year,month,day) together.")
     target: tuple[str, ...] = option((), "Column to forecast; several (a,b) in a wide file.")
     id: tuple[str, ...] = option((), "Column naming the series in a long file; several (a,b) together.")
+    past: tuple[str, ...] = option((), "Covariates known up to now only, numbers or text; several as a,b.")
+    known: tuple[str, ...] = option((), "Covariates known for the future too, numbers or text; several as a,b.")
+    static: tuple[str, ...] = option((), "Covariates that never change within a series, numbers or text.")
     freq: str | None = option(None, "Step between rows: 15min, h, D, B, W-SUN, MS, ME, QS, YS, or a whole number.")
+
+
+@dataclass(frozen=True)
+class ReadingConfig(Checked):
+    """How the cells of DATA are written and what happens to its rows. Kept in the model; what is typed wins."""
+
+    delimiter: str | None = option(None, "Character between cells, or tab; default: found.")
+    decimal: str | None = option(None, "Decimal sign, . or ,; default: found.", choices=(".", ","))
+    encoding: str | None = option(None, "Encoding of the text, such as cp1252; default: found.")
+    date_format: str | None = option(None, "How time stamps are written, as in strptime: %d/%m/%Y; default: found.")
+    tz: str | None = option(None, "Time zone of local times, such as Europe/Berlin.")
+    missing_value: tuple[str, ...] = option((), "Cells that stand for a missing value: -200 or -99,unknown.")
+    duplicates: str | None = option(
+        None,
+        "What a repeated time stamp with another value means; default: error.",
+        choices=("error", "first", "last", "mean", "sum"),
+    )
+    aggregate: str | None = option(
+        None, "Bring rows that are finer than --freq, or irregular, onto it.", choices=("mean", "sum", "last")
+    )
 
 
 @dataclass(frozen=True)
@@ -120,6 +143,16 @@ class ModelConfig(Checked):
     interval: tuple[float, ...] = option(
         (), "Central intervals to learn as well, in percent: 80 or 80,95.", minimum=0.2, maximum=99.8
     )
+    calendar: bool = option(True, "Show the network hour, weekday and season of each row, as the step allows.")
+    holidays: str | None = option(None, "Public holidays of a country, or of a part of it: US, DE, DE-BY.")
+    gaps: str = option(
+        "mask",
+        "What stands in for missing values before a forecast; error refuses them.",
+        choices=("mask", "ffill", "interpolate", "error"),
+    )
+    transform: str = option("none", "Learn the values, or their log(1 + y).", choices=("none", "log1p"))
+    min: float | None = option(None, "No forecast is below this.")
+    max: float | None = option(None, "No forecast is above this.")
 
 
 @dataclass(frozen=True)
@@ -192,4 +225,6 @@ class ForecastConfig(Checked):
     interval: tuple[float, ...] = option(
         (), "Central intervals to write, in percent: 80 or 80,95.", minimum=0.2, maximum=99.8
     )
+    future: str | None = option(None, "File with the future rows of the known covariates.")
+    future_template: bool = option(False, "Write the future rows of the known covariates to fill in, and no forecast.")
     wide: bool = option(False, "One column per series, as in a wide input; point forecasts only.")

@@ -38,7 +38,7 @@ def make_panel(*series: npt.ArrayLike, starts: Sequence[int] | None = None) -> P
             for index, values in enumerate(series)
         ]
     )
-    columns = Columns("long", "ds", ("id",), ("y",)) if several else Columns("single", "ds", (), ("y",))
+    columns = Columns("long", ("ds",), ("id",), ("y",)) if several else Columns("single", ("ds",), (), ("y",))
     form = TimeForm("datetime", "%Y-%m-%d %H:%M")
     return Panel(columns, Step("second", 3600), form, keys, values, offsets, begins)
 

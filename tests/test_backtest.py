@@ -27,7 +27,7 @@ def panel_of(*series: npt.ArrayLike, starts: Sequence[int] | None = None) -> Pan
             for index, values in enumerate(series)
         ]
     )
-    columns = Columns("long", "ds", ("id",), ("y",))
+    columns = Columns("long", ("ds",), ("id",), ("y",))
     return Panel(columns, cast(Any, None), cast(Any, None), keys, values, offsets, begins)
 
 

@@ -31,7 +31,7 @@ def panel_of(*series: npt.ArrayLike) -> Panel:
     keys, values, offsets, starts = join_series(
         [((str(index),), 0, np.asarray(values, dtype=np.float64)) for index, values in enumerate(series)]
     )
-    columns = Columns("long", "ds", ("id",), ("y",))
+    columns = Columns("long", ("ds",), ("id",), ("y",))
     return Panel(columns, cast(Any, None), cast(Any, None), keys, values, offsets, starts)
 
 

@@ -87,9 +87,9 @@ class TestRoundTrip:
 
     def test_text_that_looks_like_the_digest_is_kept(self, checkpoint: Checkpoint, tmp_path: Path) -> None:
         """A column whose name is 64 zeros, as the digest is while it is taken."""
-        checkpoint.columns = dataclasses.replace(checkpoint.columns, time="0" * 64)
+        checkpoint.columns = dataclasses.replace(checkpoint.columns, time=("0" * 64,))
         save(checkpoint, tmp_path / "m.safetensors")
-        assert load(tmp_path / "m.safetensors").columns.time == "0" * 64
+        assert load(tmp_path / "m.safetensors").columns.time == ("0" * 64,)
 
     def test_names_in_any_script(self, checkpoint: Checkpoint, tmp_path: Path) -> None:
         """Also control characters, quotes and backslashes."""

@@ -17,7 +17,7 @@ def find(text: str, **options):
     header = tuple(str(name) for name in frame.iloc[0])
     found = find_columns(header, frame.iloc[1:].reset_index(drop=True), DataConfig(**options))
     columns = found.columns
-    return columns.layout, columns.time, columns.ids, columns.targets, found
+    return columns.layout, ",".join(columns.time) or None, columns.ids, columns.targets, found
 
 
 def roles(text: str, **options):
@@ -76,11 +76,11 @@ def test_a_column_that_is_not_there_is_named_with_its_neighbour():
         find("date,passengers\n2024-01-01,1\n", target=("passenger",))
     assert "--target passengers" in caught.value.hint
     with pytest.raises(UsageError, match="--time"):
-        find(WIDE, time="when")
+        find(WIDE, time=("when",))
     with pytest.raises(UsageError, match="--id"):
         find(WIDE, id=("who",))
     with pytest.raises(UsageError, match="at once"):
-        find(WIDE, time="date", target=("date",))
+        find(WIDE, time=("date",), target=("date",))
 
 
 def test_row_numbers_are_not_forecast():

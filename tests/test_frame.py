@@ -28,13 +28,13 @@ def single() -> Panel:
 def long() -> Panel:
     """Three series in an order that no sorting gives, ending at different times, named by two columns."""
     panel = make_panel(wave(30), wave(20, seed=1), wave(9, seed=2), starts=[0, 12, 0])
-    columns = Columns("long", "when", ("shop", "item"), ("sales",))
+    columns = Columns("long", ("when",), ("shop", "item"), ("sales",))
     return dataclasses.replace(panel, columns=columns, keys=(("c", "1"), ("a", "2"), ("b", "1")))
 
 
 def wide(starts: list[int]) -> Panel:
     panel = make_panel(wave(20), wave(20, seed=1), starts=starts)
-    return dataclasses.replace(panel, columns=Columns("wide", "ds", (), ("y", "x")), keys=(("y",), ("x",)))
+    return dataclasses.replace(panel, columns=Columns("wide", ("ds",), (), ("y", "x")), keys=(("y",), ("x",)))
 
 
 def expected(panel: Panel, horizon: int, quantiles: list[float]) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
@@ -69,7 +69,7 @@ class TestLong:
 
     def test_without_a_time_column(self) -> None:
         """Rows are steps 0, 1, 2 …"""
-        columns = Columns("single", None, (), ("y",))
+        columns = Columns("single", (), (), ("y",))
         panel = dataclasses.replace(single(), columns=columns, step=Step("step"), time_form=TimeForm("row"))
         frame = forecast_frame(FORECASTER, panel, ForecastConfig(horizon=3))
         assert list(frame) == ["step", "forecast", *QUANTILES]

@@ -15,7 +15,7 @@ def panel() -> Panel:
     keys, values, offsets, starts = join_series(
         [(("a",), 3, np.array([1.0, np.nan, 3.0, 4.0])), (("b",), 5, np.array([7.0, 8.0]))]
     )
-    columns = Columns("long", "t", ("id",), ("y",))
+    columns = Columns("long", ("t",), ("id",), ("y",))
     return Panel(columns, Step("step"), TimeForm("integer"), keys, values, offsets, starts)
 
 
@@ -31,13 +31,13 @@ def test_lengths_ends_and_gaps():
 
 
 def test_columns_are_stored_and_found_again():
-    for columns in (Columns("long", "t", ("a", "b"), ("y",)), Columns("wide", None, (), ("x", "z"))):
+    for columns in (Columns("long", ("t",), ("a", "b"), ("y",)), Columns("wide", (), (), ("x", "z"))):
         assert Columns.from_dict(columns.as_dict()) == columns
-    assert (Columns("wide", None, (), ("x", "z")).key_names, Columns("single", None, (), ("x",)).key_names) == (
+    assert (Columns("wide", (), (), ("x", "z")).key_names, Columns("single", (), (), ("x",)).key_names) == (
         ("series",),
         (),
     )
-    assert Columns("single", None, (), ("x",)).time_name == "step"
+    assert Columns("single", (), (), ("x",)).time_names == ("step",)
 
 
 def test_the_fingerprint_is_of_the_content():

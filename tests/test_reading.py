@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import dataclasses
 import gzip
 import hashlib
 import io
@@ -16,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from stacklstm_cli.config import DataConfig
+from stacklstm_cli.config import DataConfig, ReadingConfig
 from stacklstm_cli.data.calendar import Step, TimeForm, parse_freq
 from stacklstm_cli.data.reading import SAMPLE_ROWS, read_panel
 from stacklstm_cli.errors import DataError, ModelError, StacklstmError, UsageError
@@ -29,10 +30,12 @@ LONG = "id,when,v\nb,2024-01-01,1\nb,2024-01-02,2\na,2024-01-02,3\na,2024-01-03,
 def read(tmp_path):
     """Write text or bytes to a file and read it."""
 
-    def read_text(text: str | bytes, name: str = "data.csv", stored=None, stored_step=None, **options):
+    def read_text(text: str | bytes, name: str = "data.csv", stored=None, **options):
         path = tmp_path / name
         path.write_bytes(text if isinstance(text, bytes) else text.encode())
-        return read_panel([str(path)], DataConfig(**options), stored=stored, stored_step=stored_step)
+        names = {field.name for field in dataclasses.fields(ReadingConfig)}
+        reading = ReadingConfig(**{name: options.pop(name) for name in names & options.keys()})
+        return read_panel([str(path)], DataConfig(**options), reading, stored=stored)
 
     return read_text
 
@@ -238,7 +241,7 @@ def test_a_bad_stamp_is_named(read):
     assert "line 3, column 'date': '01.02.2024'" in error.message
     assert "'2024-01-01'" in error.message
     assert "line 3" in refused(read, "date,v\n2024-01-01,1\n,2\n2024-01-03,2\n").message
-    assert "line 2" in refused(read, "date,v\nsoon,1\nlater,2\n", time="date").message
+    assert "line 2" in refused(read, "date,v\nsoon,1\nlater,2\n", time=("date",)).message
 
 
 def test_numbers_are_exact(read):
@@ -339,34 +342,33 @@ def test_instants_with_offsets_and_the_switch_to_summer_time(read):
 
 def test_a_models_roles_are_used_as_they_are(read):
     model = read(SINGLE)
-    panel = read("passengers,date,more\n5,2024-02-01,1\n6,2024-02-02,2\n", stored=model.columns, stored_step=model.step)
+    panel = read("passengers,date,more\n5,2024-02-01,1\n6,2024-02-02,2\n", stored=model.stored)
     assert panel.columns == model.columns
     assert "ignored: more" in panel.notes[0]
-    error = refused(read, "date,riders\n2024-01-01,1\n", ModelError, stored=model.columns, stored_step=model.step)
+    error = refused(read, "date,riders\n2024-01-01,1\n", ModelError, stored=model.stored)
     assert "'passengers' is missing; the columns are date, riders" in error.message
 
 
 def test_another_step_is_not_the_models(read):
     model = read(SINGLE)
     months = "date,passengers\n2024-01-01,1\n2024-02-01,2\n2024-03-01,2\n"
-    error = refused(read, months, ModelError, stored=model.columns, stored_step=model.step)
+    error = refused(read, months, ModelError, stored=model.stored)
     assert error.code == "step_differs"
     assert "1 month" in error.message
     assert "1 day" in error.message
     other_days = "date,passengers\n2024-01-01,1\n2024-01-03,2\n2024-01-05,2\n"
-    assert refused(read, other_days, ModelError, stored=model.columns, stored_step=model.step).code == "step_differs"
+    assert refused(read, other_days, ModelError, stored=model.stored).code == "step_differs"
 
 
 def test_few_rows_take_the_models_step(read):
-    columns = read(SINGLE).columns
-    assert (
-        read("date,passengers\n2024-01-31,1\n", stored=columns, stored_step=Step("month", 1, "end")).step.anchor
-        == "end"
-    )
-    weekdays = read(SINGLE, stored=columns, stored_step=Step("business_day"))
-    assert weekdays.step.unit == "business_day"
+    model = read(SINGLE).stored
+    monthly = dataclasses.replace(model, step=Step("month", 1, "end"))
+    assert read("date,passengers\n2024-01-31,1\n", stored=monthly).step.anchor == "end"
+    weekdays = dataclasses.replace(model, step=Step("business_day"))
+    assert read(SINGLE, stored=weekdays).step.unit == "business_day"
     half_past = "date,passengers\n2024-01-01 05:30,1\n"
-    assert read(half_past, stored=columns, stored_step=Step("second", 3600)).stamps([0]) == ["1970-01-01 00:30"]
+    hourly = dataclasses.replace(model, step=Step("second", 3600))
+    assert read(half_past, stored=hourly).stamps([0]) == ["1970-01-01 00:30"]
 
 
 # --- there and back ---

@@ -131,10 +131,7 @@ def read(
     path: Path | None = None,
 ) -> Panel:
     """Read DATA, with the roles of a saved model if there is one, and say what was understood."""
-    if saved is None:
-        panel = read_panel(sources, data)
-    else:
-        panel = read_panel(sources, data, stored=saved.columns, stored_step=saved.step)
+    panel = read_panel(sources, data, stored=saved.stored if saved is not None else None)
     for text in panel.notes:
         messages.note(text)
     messages.detail(f"{panel.rows_read} rows read, {panel.gaps} missing; SHA-256 of the bytes {panel.sha256}")

@@ -121,7 +121,7 @@ class _Search:
         self.header = tuple(header)
         self.config = config
         self.notes: list[str] = []
-        require_columns(header, [config.time] if config.time is not None else [], "--time")
+        require_columns(header, config.time, "--time")
         require_columns(header, config.id, "--id")
         require_columns(header, config.target, "--target")
         words = [sample.iloc[:, at].to_numpy(dtype=object) for at in range(len(self.header))]
@@ -155,7 +155,7 @@ class _Search:
         ]
         columns = Columns(
             layout,
-            None if time is None else self.header[time],
+            () if time is None else (self.header[time],),
             tuple(self.header[at] for at in ids),
             tuple(self.header[at] for at in targets),
         )
@@ -176,8 +176,8 @@ class _Search:
     # --- time ---
 
     def _time(self) -> int | None:
-        if self.config.time is not None:
-            return self.header.index(self.config.time)
+        if self.config.time:
+            return self.header.index(self.config.time[0])
         named = [at for name in TIME_NAMES for at in self._named(name)]
         others = [at for at in range(len(self.header)) if at not in named]
         reserved = {self.header.index(name) for name in (*self.config.id, *self.config.target)}

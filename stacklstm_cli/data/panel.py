@@ -12,8 +12,12 @@ import numpy.typing as npt
 from stacklstm_cli.data.calendar import Step, TimeForm
 
 Floats = npt.NDArray[np.float64]
+Covered = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 Layout = Literal["single", "wide", "long"]
+
+
+Role = Literal["past", "known", "static"]
 
 
 @dataclass(frozen=True)
@@ -21,12 +25,18 @@ class Columns:
     """Which column plays which role. Stored in the model file."""
 
     layout: Layout
-    time: str | None
-    """Column of the time stamps; None where rows are steps 0, 1, 2 …"""
+    time: tuple[str, ...]
+    """Columns of the time stamps, several where a date is split over them; none where rows are steps 0, 1, 2 …"""
     ids: tuple[str, ...]
     """Columns that name a series; only in the long layout."""
     targets: tuple[str, ...]
     """Columns that are forecast; several only in the wide layout."""
+    past: tuple[str, ...] = ()
+    """Covariates known up to now only."""
+    known: tuple[str, ...] = ()
+    """Covariates known for the future too."""
+    static: tuple[str, ...] = ()
+    """Covariates that never change within a series."""
 
     @property
     def key_names(self) -> tuple[str, ...]:
@@ -34,16 +44,38 @@ class Columns:
         return self.ids if self.layout == "long" else ("series",) if self.layout == "wide" else ()
 
     @property
-    def time_name(self) -> str:
-        """Name of the output column that holds the time."""
-        return self.time or "step"
+    def time_names(self) -> tuple[str, ...]:
+        """Names of the output columns that hold the time."""
+        return self.time or ("step",)
 
     def as_dict(self) -> dict[str, Any]:
-        return {"layout": self.layout, "time": self.time, "ids": list(self.ids), "targets": list(self.targets)}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in vars(self).items()}
 
     @classmethod
     def from_dict(cls, stored: dict[str, Any]) -> Columns:
-        return cls(stored["layout"], stored["time"], tuple(stored["ids"]), tuple(stored["targets"]))
+        names = {name: tuple(stored[name]) for name in ("time", "ids", "targets", "past", "known", "static")}
+        return cls(stored["layout"], **names)
+
+
+@dataclass(frozen=True)
+class Covariate:
+    """A column that helps to forecast another."""
+
+    name: str
+    role: Role
+    categories: tuple[str, ...] | None = None
+    """The texts it holds, sorted; a cell is then the index of its text. None: it holds numbers."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What a model knows of the data it was trained on."""
+
+    columns: Columns
+    step: Step
+    form: TimeForm
+    """Settles whether dates are day-first, where a file does not tell."""
+    covariates: tuple[Covariate, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -65,12 +97,28 @@ class Panel:
     """[N + 1] series i is `values[offsets[i]:offsets[i + 1]]`."""
     starts: Ints
     """[N] position of each series' first row on the grid of `step`."""
+    covariates: tuple[Covariate, ...] = ()
+    """Past ones first, then known, then static ones."""
+    timed: Covered = field(default_factory=lambda: np.empty((0, 0), dtype=np.float32))
+    """[R', C] past and known covariates, row by row; NaN is missing. A series that ends earlier than they do
+    has future rows; several series of a wide file share the same rows."""
+    timed_at: Ints = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    """[N] row of `timed` that belongs to the first row of each series; empty without past and known covariates."""
+    timed_rows: Ints = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    """[N] rows of `timed` from there on that belong to the series, future ones included; at least its length."""
+    static: Covered = field(default_factory=lambda: np.empty((0, 0), dtype=np.float32))
+    """[N, S] static covariates; NaN is missing."""
     rows_read: int = 0
     """Rows of data in the file."""
     sha256: str = ""
     """Digest of the bytes that were read."""
     notes: tuple[str, ...] = field(default=(), compare=False)
     """What was guessed and what was passed over, one sentence each."""
+
+    @property
+    def stored(self) -> Stored:
+        """What a model trained on this panel knows of it."""
+        return Stored(self.columns, self.step, self.time_form, self.covariates)
 
     @property
     def n_series(self) -> int:
@@ -99,13 +147,21 @@ class Panel:
         """A series' name for messages."""
         return ", ".join(self.keys[index]) or self.columns.targets[0]
 
+    def timed_covariates(self, role: Role) -> list[int]:
+        """Columns of `timed` that hold the covariates of one role."""
+        return [at for at, covariate in enumerate(self.covariates) if covariate.role == role]
+
+    def time_columns(self, positions: npt.ArrayLike) -> dict[str, list[str]]:
+        """Positions on the grid as the columns of time that the input has."""
+        return dict(zip(self.columns.time_names, [self.stamps(positions)], strict=True))
+
     def stamps(self, positions: npt.ArrayLike) -> list[str]:
         """Positions on the grid as text, in the form the file was written in."""
         return self.time_form.write(self.step, np.asarray(positions, dtype=np.int64))
 
     def fingerprint(self) -> str:
         """SHA-256 of what the panel holds, whatever file, compression or row order it came from."""
-        digest = hashlib.sha256(repr((self.step, self.keys)).encode())
-        for array in (self.values, self.offsets, self.starts):
+        digest = hashlib.sha256(repr((self.step, self.keys, self.covariates)).encode())
+        for array in (self.values, self.offsets, self.starts, self.timed, self.timed_at, self.timed_rows, self.static):
             digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()

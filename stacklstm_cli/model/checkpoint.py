@@ -20,7 +20,7 @@ from torch import Tensor
 
 from stacklstm_cli.config import MEDIAN, DataConfig, ModelConfig, TrainingConfig
 from stacklstm_cli.data.calendar import Step, TimeForm, Unit
-from stacklstm_cli.data.panel import Columns, Ints, Layout, Panel
+from stacklstm_cli.data.panel import Columns, Ints, Layout, Panel, Stored
 from stacklstm_cli.errors import UsageError
 from stacklstm_cli.files import write_atomically
 from stacklstm_cli.model.header import FORMAT, NO_DIGEST, cannot_read, damaged, sealed, verify
@@ -69,6 +69,11 @@ class Checkpoint:
     def id(self) -> str:
         """A short name that differs for any two models."""
         return self.digest[:12]
+
+    @property
+    def stored(self) -> Stored:
+        """What the reader must know of the training data."""
+        return Stored(self.columns, self.step, self.time_form)
 
     def network(self, weights: Weights) -> StackedRNN:
         """A network with these weights, on the CPU, ready to forecast."""
@@ -171,8 +176,8 @@ def require_sound(document: dict[str, Any], tensors: Weights) -> None:
     require(quantiles == sorted(set(quantiles)) and MEDIAN in quantiles and quantiles[0] > 0, "quantiles")
     require(quantiles[-1] < 1, "quantiles")
     require(columns["layout"] in get_args(Layout), "layout")
-    require(is_names(columns["ids"]) and is_names(columns["targets"]) and bool(columns["targets"]), "columns")
-    require(columns["time"] is None or isinstance(columns["time"], str), "time")
+    roles = ("time", "ids", "targets", "past", "known", "static")
+    require(all(is_names(columns[role]) for role in roles) and bool(columns["targets"]), "columns")
     require(step["unit"] in get_args(Unit), "unit")
     require(isinstance(step["count"], (int, float)) and not isinstance(step["count"], bool), "count")
     require(0 < step["count"] < float("inf") and isinstance(step["phase"], int), "step")

@@ -48,7 +48,7 @@ def long(panel: Panel, positions: np.ndarray, values: Floats, shown: Sequence[fl
         name: np.repeat([key[place] for key in panel.keys], horizon)
         for place, name in enumerate(panel.columns.key_names)
     }
-    columns[panel.columns.time_name] = panel.stamps(positions.ravel())
+    columns |= panel.time_columns(positions.ravel())
     columns["forecast"] = values[:, :, 0].ravel()
     for place, quantile in enumerate(shown, start=1):
         columns[quantile_name(quantile)] = values[:, :, place].ravel()
@@ -63,7 +63,8 @@ def wide(panel: Panel, positions: np.ndarray, values: Floats) -> pd.DataFrame:
     table[place.reshape(positions.shape), np.arange(panel.n_series)[:, None]] = values[:, :, 0]
     names = [panel.name(index) if key else "forecast" for index, key in enumerate(panel.keys)]
     frame: pd.DataFrame = pd.DataFrame(table, columns=names)
-    frame.insert(0, panel.columns.time_name, panel.stamps(steps))
+    for at, (name, words) in enumerate(panel.time_columns(steps).items()):
+        frame.insert(at, name, words)
     return frame
 
 
