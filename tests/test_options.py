@@ -48,7 +48,8 @@ def another(item: type, field: dataclasses.Field[Any]) -> tuple[str, Any, Any]:
     low, high = field.metadata["minimum"], field.metadata["maximum"]
     number = next(n for n in (3, 0.25, 50) if (low is None or n >= low) and (high is None or n <= high))
     if field.metadata["choices"]:
-        return "json", "json", "json"
+        last = field.metadata["choices"][-1]
+        return last, last, last
     if field.metadata["parse"] == "duration":
         return "2m", "2m", 120.0
     if hint is bool:

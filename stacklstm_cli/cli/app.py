@@ -17,6 +17,7 @@ from stacklstm_cli.config import (
     MetricConfig,
     ModelConfig,
     OutputConfig,
+    ReadingConfig,
     RuntimeConfig,
     TrainingConfig,
 )
@@ -60,6 +61,7 @@ def stacklstm(
 def train(
     sources: Sources,
     data: DataConfig,
+    reading: ReadingConfig,
     network: ModelConfig,
     training: TrainingConfig,
     runtime: RuntimeConfig,
@@ -75,7 +77,7 @@ def train(
     path = model_path(model, sources)
     from stacklstm_cli.cli import runs
 
-    return runs.train(sources, path, data, network, training, runtime, metrics, output, messages)
+    return runs.train(sources, path, data, reading, network, training, runtime, metrics, output, messages)
 
 
 @app.command()
@@ -83,6 +85,7 @@ def train(
 def predict(
     sources: Sources,
     forecast: ForecastConfig,
+    reading: ReadingConfig,
     runtime: RuntimeConfig,
     output: OutputConfig,
     messages: Messages,
@@ -95,7 +98,7 @@ def predict(
     path = model_path(model, sources)
     from stacklstm_cli.cli import runs
 
-    runs.predict(sources, path, forecast, runtime, output, messages)
+    runs.predict(sources, path, forecast, reading, runtime, output, messages)
 
 
 @app.command()
@@ -103,6 +106,7 @@ def predict(
 def evaluate(
     sources: Sources,
     evaluation: EvaluationConfig,
+    reading: ReadingConfig,
     metrics: MetricConfig,
     runtime: RuntimeConfig,
     output: OutputConfig,
@@ -116,7 +120,7 @@ def evaluate(
     path = model_path(model, sources)
     from stacklstm_cli.cli import runs
 
-    runs.evaluate(sources, path, evaluation, metrics, runtime, output, messages)
+    runs.evaluate(sources, path, evaluation, reading, metrics, runtime, output, messages)
 
 
 @app.command()

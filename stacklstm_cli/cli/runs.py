@@ -23,6 +23,7 @@ from stacklstm_cli.config import (
     MetricConfig,
     ModelConfig,
     OutputConfig,
+    ReadingConfig,
     RuntimeConfig,
     TrainingConfig,
 )
@@ -43,6 +44,7 @@ def train(
     sources: list[str],
     path: Path,
     data: DataConfig,
+    reading: ReadingConfig,
     network: ModelConfig,
     training: TrainingConfig,
     runtime: RuntimeConfig,
@@ -58,7 +60,7 @@ def train(
     refuse_overwriting("--model", path, sources)
     check_writable(path)
     check_output(output, path, *sources)
-    panel = read(sources, data, messages)
+    panel = read(sources, data, reading, messages)
     plan = resolve(panel, network, training, metrics)
     for line in plan.explained():
         messages.note(line)
@@ -66,7 +68,7 @@ def train(
     with machine.signals_stop(clock), TrainingProgress(messages.progress_stream) as progress:
         trainer = Trainer(panel, plan, device=device, clock=clock, on_event=progress.update)
         try:
-            outcome = trainer.run(checkpoints.given_options(data, network, training))
+            outcome = trainer.run(checkpoints.given_options(data, reading, network, training))
         except NothingLearnedError as error:
             if clock.signal_number is not None:
                 error.exit_status = clock.exit_status
@@ -87,6 +89,7 @@ def predict(
     sources: list[str],
     path: Path,
     config: ForecastConfig,
+    reading: ReadingConfig,
     runtime: RuntimeConfig,
     output: OutputConfig,
     messages: Messages,
@@ -96,7 +99,7 @@ def predict(
     check_output(output, path, *sources)
     require_files(sources)
     saved = checkpoints.load(path)
-    panel = read(sources, DataConfig(), messages, saved, path)
+    panel = read(sources, DataConfig(), reading, messages, saved, path)
     frame = forecast_frame(Forecaster(saved.network(saved.final), device), panel, config)
     write_forecast(frame, output, finished(forecast_document(path, panel, saved), messages))
 
@@ -105,6 +108,7 @@ def evaluate(
     sources: list[str],
     path: Path,
     config: EvaluationConfig,
+    reading: ReadingConfig,
     metrics: MetricConfig,
     runtime: RuntimeConfig,
     output: OutputConfig,
@@ -115,7 +119,7 @@ def evaluate(
     check_output(output, path, *sources)
     require_files(sources)
     saved = checkpoints.load(path)
-    panel = read(sources, DataConfig(), messages, saved, path)
+    panel = read(sources, DataConfig(), reading, messages, saved, path)
     scored = score(saved, panel, config, metrics, device)
     messages.note(EXPLANATIONS[scored.rows])
     if scored.rows == "holdout" and panel.fingerprint() != saved.data["fingerprint"]:
@@ -126,12 +130,16 @@ def evaluate(
 def read(
     sources: list[str],
     data: DataConfig,
+    reading: ReadingConfig,
     messages: Messages,
     saved: checkpoints.Checkpoint | None = None,
     path: Path | None = None,
 ) -> Panel:
     """Read DATA, with the roles of a saved model if there is one, and say what was understood."""
-    panel = read_panel(sources, data, stored=saved.stored if saved is not None else None)
+    if saved is None:
+        panel = read_panel(sources, data, reading)
+    else:
+        panel = read_panel(sources, data, saved.reading(reading), stored=saved.stored)
     for text in panel.notes:
         messages.note(text)
     messages.detail(f"{panel.rows_read} rows read, {panel.gaps} missing; SHA-256 of the bytes {panel.sha256}")

@@ -18,7 +18,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from stacklstm_cli.config import MEDIAN, DataConfig, ModelConfig, TrainingConfig
+from stacklstm_cli.config import MEDIAN, DataConfig, ModelConfig, ReadingConfig, TrainingConfig
 from stacklstm_cli.data.calendar import Step, TimeForm, Unit
 from stacklstm_cli.data.panel import Columns, Ints, Layout, Panel, Stored
 from stacklstm_cli.errors import UsageError
@@ -74,6 +74,12 @@ class Checkpoint:
     def stored(self) -> Stored:
         """What the reader must know of the training data."""
         return Stored(self.columns, self.step, self.time_form)
+
+    def reading(self, typed: ReadingConfig) -> ReadingConfig:
+        """How the training data was read, where nothing else is typed."""
+        names = [field.name for field in fields(ReadingConfig)]
+        given = {name: getattr(typed, name) or self.options.get(name) for name in names}
+        return ReadingConfig(**given | {"missing_value": tuple(given["missing_value"] or ())})
 
     def network(self, weights: Weights) -> StackedRNN:
         """A network with these weights, on the CPU, ready to forecast."""
@@ -214,7 +220,7 @@ def versions() -> dict[str, str]:
     }
 
 
-def given_options(*configs: DataConfig | ModelConfig | TrainingConfig) -> dict[str, Any]:
+def given_options(*configs: DataConfig | ReadingConfig | ModelConfig | TrainingConfig) -> dict[str, Any]:
     """The options of some configurations as one JSON object, as they were given."""
     merged: dict[str, Any] = {}
     for config in configs:
