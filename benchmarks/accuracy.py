@@ -28,6 +28,7 @@ import pandas as pd
 PROGRAM = [sys.executable, "-m", "stacklstm_cli"]
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 Cell = dict[str, Any]
+Roles = dict[str, tuple[str, ...]]
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,27 @@ def rolling(file: str, horizon: int, origins: int) -> Callable[[Path, Path, int]
             "smape": own["smape"],
             "seconds": seconds,
         }
+
+    return run
+
+
+def with_covariates(file: str, target: str, end: str, horizon: int, roles: Roles) -> Callable[[Path, Path, int], Cell]:
+    """One series with and without its covariates: train on the rows before `end`, score the rest, a horizon apart."""
+
+    def run(data: Path, folder: Path, seed: int) -> Cell:
+        table = pd.read_csv(data / file)
+        table[table["timestamp"] < end].to_csv(folder / "train.csv", index=False)
+        cell: Cell = {}
+        for name, options in (("without", {}), ("with", roles)):
+            model = str(folder / f"{name}.safetensors")
+            words = ["--target", target, "--horizon", str(horizon), "--seed", str(seed), "-m", model]
+            words += [word for role, columns in options.items() for word in (f"--{role}", ",".join(columns))]
+            _, cell[f"{name}_seconds"] = stacklstm("train", str(folder / "train.csv"), *words)
+            text, _ = stacklstm("evaluate", str(data / file), "-m", model, "--format", "json")
+            metrics = json.loads(text)["metrics"]
+            cell[f"{name}_mae"] = metrics["stacklstm"]["mae"]
+        cell["seasonal_naive_mae"] = metrics["seasonal_naive"]["mae"]
+        return cell | {"ratio": cell["with_mae"] / cell["without_mae"]}
 
     return run
 
@@ -154,6 +176,9 @@ SERIES = [
     ("sunspots_monthly", 12, 12),
     ("sunspots_yearly", 5, 12),
 ]
+BIKES, AIR = "covariates/bike_sharing_hourly.csv.gz", "covariates/beijing_pm25.csv.gz"
+BIKES_KNOWN = ("holiday", "workingday", "weather", "temp", "atemp", "hum", "windspeed")
+AIR_KNOWN = ("DEWP", "TEMP", "PRES", "cbwd", "Iws", "Is", "Ir")
 ETTH1 = "long_horizon/ETTh1.csv.gz"
 
 
@@ -166,6 +191,18 @@ TASKS = [
     *(
         Task(name, (f"univariate/{name}.csv",), rolling(f"univariate/{name}.csv", horizon, origins), "ratio < 1")
         for name, horizon, origins in SERIES
+    ),
+    Task(
+        "bikes",
+        (BIKES,),
+        with_covariates(BIKES, "users", "2012-09-01", 24, {"known": BIKES_KNOWN}),
+        "ratio <= .9",
+    ),
+    Task(
+        "beijing",
+        (AIR,),
+        with_covariates(AIR, "pm2.5", "2014-01-01", 24, {"known": AIR_KNOWN}),
+        "ratio < 1",
     ),
     Task("etth1_96", (ETTH1,), long_horizon(ETTH1, (8640, 11520, 14400), 96), "MSE <= .375, MAE <= .395, 180 s"),
     Task("m4_hourly", m4_files("m4_hourly"), m4("m4_hourly", 48, 24), "MASE < 1.193, 300 s"),

@@ -22,6 +22,7 @@ from stacklstm_cli.data.calendar import Step, TimeForm
 from stacklstm_cli.data.panel import Columns, Panel
 from stacklstm_cli.model.heads import masked_mean, pinball
 from stacklstm_cli.model.network import StackedRNN
+from stacklstm_cli.model.windows import Inputs
 from stacklstm_cli.training.defaults import Plan, resolve
 from stacklstm_cli.training.fitting import Trainer
 from stacklstm_cli.training.runtime import Clock
@@ -37,9 +38,9 @@ def panel(rows: int) -> Panel:
     """One noisy daily wave, hourly."""
     values = np.sin(np.arange(rows) * 2 * np.pi / 24) + np.random.default_rng(0).normal(size=rows)
     return Panel(
-        columns=Columns("single", (), (), ("value",)),
+        columns=Columns("single", ("time",), (), ("value",)),
         step=Step("second", 3600),
-        time_form=TimeForm("row"),
+        time_form=TimeForm("datetime", "%Y-%m-%d %H:%M"),
         keys=((),),
         values=values,
         offsets=np.asarray([0, rows]),
@@ -60,13 +61,21 @@ def bare_speed(plan: Plan, steps: int) -> float:
     network = StackedRNN(spec).train()
     optimiser = torch.optim.AdamW(network.parameters(), lr=1e-3, foreach=True)
     context, observed = torch.randn(size, spec.context_length), torch.ones(size, spec.context_length)
+    inputs = Inputs(
+        context,
+        observed,
+        past=torch.empty(size, spec.context_length, 0),
+        future=torch.empty(size, spec.horizon, 0),
+        static=torch.empty(size, 0),
+        calendar=torch.randint(0, 7, (size, spec.horizon, len(spec.inputs.cycles))),
+    )
     target, known = torch.randn(size, spec.horizon), torch.ones(size, spec.horizon)
     quantiles = torch.tensor(spec.quantiles)
     begin = 0.0
     for step in range(steps + 3):
         if step == 3:
             begin = time.perf_counter()
-        loss = masked_mean(pinball(network(context, observed), target, quantiles), known)
+        loss = masked_mean(pinball(network(inputs), target, quantiles), known)
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)

@@ -12,8 +12,21 @@ import numpy.typing as npt
 import torch
 
 from stacklstm_cli.data.calendar import Step, TimeForm
-from stacklstm_cli.data.panel import Columns, Floats, Ints, Panel
+from stacklstm_cli.data.panel import Columns, Covariate, Floats, Ints, Panel
+from stacklstm_cli.model.inputs import InputSpec
 from stacklstm_cli.model.network import NetworkSpec, StackedRNN
+from stacklstm_cli.model.windows import Inputs
+
+EVERY_INPUT = InputSpec(
+    (
+        *(Covariate("load", "past"), Covariate("state", "past", ("off", "on"))),
+        *(Covariate("price", "known"), Covariate("event", "known", ("fair", "rain", "strike"))),
+        *(Covariate("size", "static"), Covariate("kind", "static", ("a", "b"))),
+    ),
+    ("time_of_day", "weekday", "year"),
+    "DE-BY",
+)
+"""Inputs of every kind: numbers and categories of each role, cycles, holidays."""
 
 
 def join_series(
@@ -43,6 +56,63 @@ def make_panel(*series: npt.ArrayLike, starts: Sequence[int] | None = None) -> P
     return Panel(columns, Step("second", 3600), form, keys, values, offsets, begins)
 
 
+def with_covariates(
+    panel: Panel,
+    covariates: Sequence[Covariate],
+    blocks: Sequence[npt.ArrayLike] = (),
+    static: npt.ArrayLike | None = None,
+) -> Panel:
+    """The panel with covariates, `static` [N, S] and in time: `blocks[i]` [rows, C] begins with series i.
+
+    One block for several series begins with the earliest and is shared, as in a wide file.
+    """
+    past, known, static_names = (
+        tuple(one.name for one in covariates if one.role == role) for role in ("past", "known", "static")
+    )
+    arrays = [np.asarray(block, dtype=np.float32) for block in blocks]
+    rows = np.asarray([len(block) for block in arrays], dtype=np.int64)
+    at = np.cumsum(rows) - rows
+    if len(arrays) == 1:
+        at = panel.starts - panel.starts.min()
+        rows = rows - at
+    return replace(
+        panel,
+        columns=replace(panel.columns, past=past, known=known, static=static_names),
+        covariates=tuple(covariates),
+        timed=np.concatenate(arrays) if arrays else panel.timed,
+        timed_at=at,
+        timed_rows=rows,
+        static=panel.static if static is None else np.asarray(static, dtype=np.float32),
+    )
+
+
+def random_covariates(
+    covariates: Sequence[Covariate], rows: int, seed: int = 0, missing: float = 0.15
+) -> npt.NDArray[np.float32]:
+    """[rows, C] cells of any kind, some of them missing."""
+    generator = np.random.default_rng(seed)
+    columns = [
+        generator.normal(3, 2, rows) if one.categories is None else generator.integers(0, len(one.categories), rows)
+        for one in covariates
+    ]
+    cells = np.stack(columns, axis=1).astype(np.float32) if columns else np.empty((rows, 0), dtype=np.float32)
+    cells[generator.random(cells.shape) < missing] = np.nan
+    return cells
+
+
+def every_covariate(panel: Panel, ahead: int = 4, seed: int = 0) -> Panel:
+    """The panel with the covariates of `EVERY_INPUT`; those known ahead have so many future rows."""
+    timed, static = EVERY_INPUT.of("past", "known"), EVERY_INPUT.of("static")
+    blocks = []
+    for index, length in enumerate(panel.lengths.tolist()):
+        block = random_covariates(timed, length + ahead, seed + index)
+        block[length:, : len(EVERY_INPUT.of("past"))] = np.nan
+        blocks.append(block)
+    return with_covariates(
+        panel, EVERY_INPUT.covariates, blocks, random_covariates(static, panel.n_series, seed + 99, missing=0)
+    )
+
+
 def wave(rows: int, seed: int = 0, period: int = 24) -> npt.NDArray[np.float64]:
     """A seasonal wave with noise around 50."""
     noise = np.random.default_rng(seed).normal(size=rows)
@@ -63,6 +133,14 @@ def small_spec(**changes: Any) -> NetworkSpec:
         scale_length=6,
     )
     return dataclasses.replace(small, **changes)
+
+
+def plain_inputs(context: torch.Tensor, observed: torch.Tensor, horizon: int = 4) -> Inputs:
+    """A batch without covariates and calendar, from contexts and flags [B, L]."""
+    batch, length = context.shape
+    empty = context.new_empty
+    calendar = torch.empty(batch, horizon, 0, dtype=torch.int64)
+    return Inputs(context, observed, empty(batch, length, 0), empty(batch, horizon, 0), empty(batch, 0), calendar)
 
 
 def shaken_network(spec: NetworkSpec, seed: int = 0, dtype: torch.dtype = torch.float64) -> StackedRNN:

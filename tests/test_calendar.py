@@ -1,4 +1,4 @@
-"""The step between rows and the way time is written."""
+"""The step between rows, and the grid it makes."""
 
 from __future__ import annotations
 
@@ -10,17 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stacklstm_cli.data.calendar import OffGridError, Step, TimeForm, infer_step, parse_freq
-from stacklstm_cli.data.stamps import StampError, find_forms, looks_like_time
+from stacklstm_cli.data.calendar import OffGridError, Step, infer_step, parse_freq
 from stacklstm_cli.errors import UsageError
 
 
 def micros(values) -> np.ndarray:
     return np.asarray(values, dtype="datetime64[us]")
-
-
-def words(*texts: str) -> np.ndarray:
-    return np.asarray(texts, dtype=object)
 
 
 def infer(*series) -> Step | None:
@@ -141,95 +136,43 @@ def test_floor_and_ceil_find_the_neighbours_on_the_grid():
     assert (Step("step", 5, phase=2).floor(11), Step("step", 5, phase=2).ceil(12)) == (1, 2)
 
 
-FORMS = [
-    ("2024-03-05", "%Y-%m-%d"), ("2024-03-05 18:30", "%Y-%m-%d %H:%M"), ("2024-03-05T18:30:15", "%Y-%m-%dT%H:%M:%S"),
-    ("2024/03/05", "%Y/%m/%d"), ("25.03.2024", "%d.%m.%Y"), ("25/03/2024 06:05", "%d/%m/%Y %H:%M"),
-    ("03/25/2024", "%m/%d/%Y"), ("25-03-24", "%d-%m-%y"), ("3/25/2024 6:05 PM", "%m/%d/%Y %I:%M %p"),
-    ("20240305", "%Y%m%d"), ("202403", "%Y%m"), ("2024-03", "%Y-%m"), ("Mar 2024", "%b %Y"), ("Mar-24", "%b-%y"),
-    ("05 Mar 2024", "%d %b %Y"), ("05MAR2024", "%d%b%Y"), ("March 2024", "%B %Y"), ("2024Q1", "%YQ%q"),
-    ("2024-Q1", "%Y-Q%q"),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("text", "written"), FORMS, ids=[text for text, _ in FORMS])
-def test_a_stamp_is_read_as_strptime_does_and_written_back(text, written):
-    form, stamps = find_forms(words(text))[0]
-    assert form.format == written
-    assert form.texts(stamps) == [text]
-    assert TimeForm.from_dict(form.as_dict()) == form
-    if "%q" in written:
-        assert str(stamps[0])[:10] == "2024-01-01"
-    else:
-        assert stamps[0] == np.datetime64(datetime.datetime.strptime(text, written), "us")
-
-
-@pytest.mark.parametrize("text", ["2024-02-30", "31/02/2024", "2024-13", "25:00", "abc", "2020115", "2024-01-01x", "é"])
-def test_what_is_no_date_is_no_time(text):
-    assert not looks_like_time([text])
-
-
-def test_offsets_become_instants():
-    form, stamps = find_forms(
-        words("2024-03-31T01:00:00+01:00", "2024-03-31T03:00:00+02:00", "2024-03-31T04:00:00+02:00")
-    )[0]
-    assert np.diff(stamps).tolist() == [datetime.timedelta(hours=1)] * 2
-    assert form.texts(stamps[1:]) == ["2024-03-31T03:00:00+02:00", "2024-03-31T04:00:00+02:00"]
-    np.testing.assert_array_equal(form.parse(words("2024-03-31T02:00:00Z")), stamps[2:])
-
-
-def test_days_with_offsets_stay_calendar_days():
-    form, stamps = find_forms(
-        words("2024-03-30T00:00:00+01:00", "2024-03-31T00:00:00+01:00", "2024-04-01T00:00:00+02:00")
-    )[0]
-    assert infer(stamps).label == "1 day"
-    assert form.texts(stamps[-1:]) == ["2024-04-01T00:00:00+02:00"]
-
-
-def test_a_column_with_and_without_zone_is_refused():
-    with pytest.raises(StampError) as caught:
-        find_forms(words("2024-03-30T00:00:00Z", "2024-03-31T00:00:00"))
-    assert caught.value.index == 1
-
-
-def test_numbers_without_zeros_are_written_without():
-    form, stamps = find_forms(words("9/7/20", "10/7/20", "31/7/20"))[0]
-    step = infer(stamps)
-    assert form.write(step, step.ordinals(stamps)[-1] + np.arange(1, 3)) == ["1/8/20", "2/8/20"]
-
-
-def test_four_digits_are_numbers_unless_years_are_asked_for():
-    assert find_forms(words("1960", "1961"))[0][0].kind == "integer"
-    form, stamps = find_forms(words("1960", "1961"), years=True)[0]
-    assert (form.texts(stamps), str(stamps[0])[:10]) == (["1960", "1961"], "1960-01-01")
-
-
-def test_a_typed_stamp_may_be_short():
-    form, _ = find_forms(words("25/03/2024 06:00"))[0]
-    assert form.parse_stamp("26/03/2024 06:00") == np.datetime64("2024-03-26T06:00")
-    assert form.parse_stamp("2024-03") == np.datetime64("2024-03-01")
-    assert form.parse_stamp("2024-02", end=True) == np.datetime64("2024-02-29T23:59:59.999999")
-    assert form.parse_stamp("1960", end=True) == np.datetime64("1960-12-31T23:59:59.999999")
-    assert TimeForm("integer").parse_stamp("12") == 12
-    zoned, _ = find_forms(words("2024-03-30T06:00:00+02:00"))[0]
-    assert zoned.parse_stamp("2024-03-30T06:00:00") == np.datetime64("2024-03-30T04:00")
-    for wrong in ("soon", "2024-03-30T06:00:00Z"):
-        with pytest.raises(UsageError, match="no time stamp"):
-            form.parse_stamp(wrong)
-    with pytest.raises(UsageError, match="whole number"):
-        TimeForm("integer").parse_stamp("2024-03")
-
-
-MOMENTS = ["%Y-%m-%dT%H:%M:%S", "%d.%m.%Y %H:%M:%S", "%d %b %Y %H:%M:%S", "%m/%d/%Y %I:%M:%S %p"]
+BINS = ["h", "15min", "7h", "D", "B", "W", "W-WED", "MS", "ME", "QS", "QS-FEB", "QE", "YS", "YE", "YE-JUN"]
 
 
 @given(
-    st.sampled_from(MOMENTS),
-    st.lists(st.datetimes(datetime.datetime(1000, 1, 1), datetime.datetime(9998, 1, 1)), min_size=1, max_size=20),
-)  # fmt: skip
-def test_any_moment_is_read_as_strptime_does(pattern, moments):
-    texts = [f"{moment:%Y}".zfill(4).join(moment.strftime(part) for part in pattern.split("%Y")) for moment in moments]
-    truth = [datetime.datetime.strptime(text, pattern) for text in texts]
-    form = TimeForm("datetime", pattern)
-    stamps = form.parse(words(*texts))
-    assert stamps.tolist() == truth
-    assert form.texts(stamps) == texts
+    st.sampled_from(BINS),
+    st.lists(st.datetimes(datetime.datetime(2019, 12, 20), datetime.datetime(2021, 2, 3)), min_size=1, max_size=30),
+)
+def test_rows_fall_into_the_bins_of_pandas(alias, moments):
+    """W ends on Sunday, month ends name the month before them, a weekend is the Friday's."""
+    index = pd.DatetimeIndex(sorted(moments)).as_unit("us")
+    bins = pd.Series(1, index).resample(alias, **({"origin": "epoch"} if alias == "7h" else {})).sum()
+    step = parse_freq(alias).at_origin()
+    names, rows = np.unique(step.stamps(step.floors(index.to_numpy())), return_counts=True)
+    np.testing.assert_array_equal(names, micros(bins[bins > 0].index.to_numpy()))
+    assert rows.tolist() == bins[bins > 0].tolist()
+
+
+@pytest.mark.parametrize("alias", [grid[0] for grid in GRIDS] + ["7", "QS-MAR", "W"])
+def test_rows_on_the_grid_are_their_own_bins(alias):
+    step = parse_freq(alias).at_origin()
+    positions = np.arange(-300, 300)
+    np.testing.assert_array_equal(step.floors(step.stamps(positions)), positions)
+
+
+def test_other_bins():
+    assert Step("step", 5, phase=2).floors(np.array([1, 2, 6, 7])).tolist() == [-1, 0, 0, 1]
+    fifteenth = Step("month", 1, "15")
+    named = fifteenth.stamps(fifteenth.floors(micros(["2024-03-14", "2024-03-15", "2024-04-01"])))
+    assert named.astype("datetime64[D]").astype(str).tolist() == ["2024-02-15", "2024-03-15", "2024-03-15"]
+    four = Step("business_day", 1, phase=16 * 3_600_000_000)
+    named = four.stamps(four.floors(micros(["2024-03-15T15", "2024-03-15T16", "2024-03-18T10"])))
+    assert named.astype(str).tolist() == [f"2024-03-{day}T16:00:00.000000" for day in (14, 15, 15)]
+
+
+@pytest.mark.parametrize("alias", [grid[0] for grid in GRIDS] + ["7", "90min", "2D", "2MS", "QS-MAR", "0.5s"])
+def test_a_step_names_its_alias(alias):
+    """What a hint says to type is read as the same step, with the same weekday or month."""
+    step = parse_freq(alias)
+    assert parse_freq(step.alias) == step
+    assert parse_freq(step.alias).at_origin().phase == step.at_origin().phase

@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from panels import make_panel, wave
+from panels import EVERY_INPUT, every_covariate, make_panel, shaken_network, small_spec, wave
 
 from stacklstm_cli.config import DataConfig, ModelConfig
 from stacklstm_cli.data.origins import Origins
-from stacklstm_cli.errors import ModelError
+from stacklstm_cli.errors import ExitStatus, ModelError
 from stacklstm_cli.model.checkpoint import Checkpoint, Weights, given_options, load, save
 from stacklstm_cli.model.forecaster import Forecaster
 from stacklstm_cli.model.header import read_document, seal, verify
@@ -307,6 +307,130 @@ class TestDamage:
         """Found at loading, not when `evaluate` asks for them."""
         document, tensors = parts_of(path)
         resealed(path, document, tensors | {"judged.skip": torch.zeros(2, 2)})
+        with pytest.raises(ModelError, match=r"m\.safetensors"):
+            load(path)
+
+
+COVARIATE = 1
+"""Place of a covariate with two categories: state, off or on."""
+
+
+class TestInputs:
+    """A model that sees covariates, calendar and holidays, with bounds and a transform."""
+
+    @pytest.fixture
+    def rich(self, checkpoint: Checkpoint) -> Checkpoint:
+        """The small model with every kind of input, and statistics of them that are not 0 and 1."""
+        spec = small_spec(inputs=EVERY_INPUT, gaps="interpolate", transform="log1p", minimum=1.5, maximum=1e6)
+        weights = []
+        for seed in (1, 2):
+            network = shaken_network(spec, seed, torch.float32)
+            network.set_statistics(np.linspace(0.1, 0.7, 6), np.linspace(1, 3, 6))
+            weights.append(network.state_dict())
+        columns = every_covariate(make_panel(wave(40), wave(30))).columns
+        return dataclasses.replace(checkpoint, columns=columns, spec=spec, final=weights[0], judged=weights[1])
+
+    @pytest.fixture
+    def path(self, rich: Checkpoint, tmp_path: Path) -> Path:
+        save(rich, tmp_path / "m.safetensors")
+        return tmp_path / "m.safetensors"
+
+    def test_everything_comes_back(self, rich: Checkpoint, path: Path) -> None:
+        """The spec with its covariates, and every bit of every weight, mean and deviation."""
+        found = load(path)
+        assert found.spec == rich.spec
+        assert found.columns == rich.columns
+        assert found.stored.covariates == EVERY_INPUT.covariates
+        for before, after in ((rich.final, found.final), (rich.judged, found.judged)):
+            assert before is not None
+            assert after is not None
+            assert before.keys() == after.keys()
+            assert all(torch.equal(before[name], after[name]) for name in before)
+            assert {"past.mean", "known.deviation", "static.embeddings.0.weight"} <= before.keys()
+
+    def test_forecasts_are_the_same_bytes(self, rich: Checkpoint, path: Path) -> None:
+        panel = every_covariate(make_panel(wave(50, seed=7), wave(5, seed=8)))
+        origins = Origins(np.array([0, 0, 1]), np.array([50, 20, 5]))
+        found = [
+            Forecaster(one.network(one.final), torch.device("cpu")).forecast(panel, origins, 4, (0.1, 0.4, 0.9))
+            for one in (rich, load(path))
+        ]
+        assert found[0].tobytes() == found[1].tobytes()
+        assert found[0].min() >= 1.5
+
+    def test_saving_twice_gives_the_same_bytes(self, path: Path) -> None:
+        first = path.read_bytes()
+        save(load(path), path)
+        assert path.read_bytes() == first
+
+    def test_the_sealed_file_of_these_tests_is_sound(self, path: Path) -> None:
+        """Wrong if what follows is refused for another reason."""
+        resealed(path, *parts_of(path))
+        load(path)
+
+    @pytest.mark.parametrize(
+        ("where", "value"),
+        [
+            (("inputs",), None),
+            (("inputs",), []),
+            (("inputs", "covariates"), None),
+            (("inputs", "covariates"), []),
+            (("inputs", "covariates"), "load"),
+            (("inputs", "covariates", COVARIATE), "state"),
+            (("inputs", "covariates", COVARIATE, "role"), "future"),
+            (("inputs", "covariates", COVARIATE, "role"), None),
+            (("inputs", "covariates", COVARIATE, "role"), "static"),  # out of order
+            (("inputs", "covariates", COVARIATE, "name"), 3),
+            (("inputs", "covariates", COVARIATE, "name"), "other"),  # no such column
+            (("inputs", "covariates", COVARIATE, "name"), "load"),  # twice
+            (("inputs", "covariates", COVARIATE, "categories"), "ab"),
+            (("inputs", "covariates", COVARIATE, "categories"), [1, 2]),
+            (("inputs", "covariates", COVARIATE, "categories"), ["off", "off"]),
+            (("inputs", "covariates", COVARIATE, "categories"), ["off", "on", "sideways", "up"]),
+            (("inputs", "covariates", COVARIATE, "categories"), None),
+            (("inputs", "covariates", COVARIATE, "categories"), {"off": 1, "on": 2}),
+            (("inputs", "cycles"), None),
+            (("inputs", "cycles"), "weekday"),
+            (("inputs", "cycles"), ["time_of_day", "weekday", "fortnight"]),
+            (("inputs", "cycles"), ["time_of_day", "weekday", "weekday"]),
+            (("inputs", "cycles"), ["time_of_day", "weekday"]),
+            (("inputs", "cycles"), [1, 2, 3]),
+            (("inputs", "holidays"), None),
+            (("inputs", "holidays"), 3),
+            (("inputs", "holidays"), ""),
+            (("gaps",), "guess"),
+            (("gaps",), "error"),
+            (("gaps",), None),
+            (("transform",), "sqrt"),
+            (("transform",), None),
+            (("minimum",), "low"),
+            (("minimum",), True),
+            (("minimum",), float("nan")),
+            (("minimum",), float("inf")),
+            (("minimum",), [1.0]),
+            (("minimum",), 2e6),  # above the maximum
+            (("maximum",), "high"),
+            (("maximum",), 1.5),
+        ],
+        ids=str,
+    )
+    def test_inputs_of_no_sense(self, path: Path, where: tuple[str | int, ...], value: Any) -> None:
+        """Found at loading, with a sound digest, never as a bug or a silently wrong forecast."""
+        document, tensors = parts_of(path)
+        part = document["network"]
+        for key in where[:-1]:
+            part = part[key]
+        part[where[-1]] = value
+        resealed(path, document, tensors)
+        with pytest.raises(ModelError, match=r"m\.safetensors") as caught:
+            load(path)
+        assert (caught.value.exit_status, caught.value.code) == (ExitStatus.MODEL, "model_damaged")
+
+    @pytest.mark.parametrize("key", ["inputs", "gaps", "transform", "minimum", "maximum"])
+    def test_a_part_that_is_missing(self, path: Path, key: str) -> None:
+        document, tensors = parts_of(path)
+        del document["network"][key]
+        resealed(path, document, tensors)
         with pytest.raises(ModelError, match=r"m\.safetensors"):
             load(path)
 

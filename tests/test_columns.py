@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import io
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from stacklstm_cli.config import DataConfig
-from stacklstm_cli.data.columns import find_columns
+from stacklstm_cli.data.columns import find_columns, kind_of
 from stacklstm_cli.errors import DataError, UsageError
 
 
@@ -79,8 +80,77 @@ def test_a_column_that_is_not_there_is_named_with_its_neighbour():
         find(WIDE, time=("when",))
     with pytest.raises(UsageError, match="--id"):
         find(WIDE, id=("who",))
-    with pytest.raises(UsageError, match="at once"):
-        find(WIDE, time=("date",), target=("date",))
+
+
+@pytest.mark.parametrize("role", ["past", "known", "static"])
+def test_covariates_are_columns_of_the_file(role):
+    with pytest.raises(UsageError, match=rf"--{role} names column 'temperature'.*date, users, temp") as caught:
+        find("date,users,temp\n2024-01-01,1,2\n", **{role: ("temperature",)})
+    assert f"--{role} temp" in caught.value.hint
+
+
+@pytest.mark.parametrize("one", ["time", "id", "target", "past", "known"])
+@pytest.mark.parametrize("other", ["static", "target", "id", "known"])
+def test_a_column_has_one_role(one, other):
+    if one == other:
+        return
+    with pytest.raises(UsageError, match="Column 'b' is named by") as caught:
+        find(WIDE, **{one: ("b",), other: ("a", "b")})
+    assert caught.value.code == "role_conflict"
+    assert f"--{one}" in caught.value.message
+    assert f"--{other}" in caught.value.message
+
+
+def test_covariates_are_not_forecast():
+    text = "date,a,b,temp,weather,size\n" + "".join(f"2024-01-0{day},1,2,3,sun,\n" for day in range(1, 6))
+    found = find(text, known=("weather", "temp"), static=("size",))[4]
+    assert (found.columns.layout, found.columns.targets) == ("wide", ("a", "b"))
+    assert (found.columns.known, found.columns.static) == (("weather", "temp"), ("size",))
+    assert found.kinds == {"weather": "text", "temp": "number", "size": "empty"}
+    assert roles(text, known=("temp", "size"), past=("b",)) == ("single", "date", (), ("a",))
+    assert find(text, known=("temp", "temp"), target=("a",))[4].ignored == ("b", "weather", "size")
+    # A covariate takes no part in guessing: neither as the time, nor as the id.
+    assert roles("date,month,v,x\n2024-01-01,1,2,a\n2024-01-01,1,3,b\n", known=("month", "x"), time=("date",))[2] == ()
+    assert roles("ds,day,y\n1,2024-01-01,2\n2,2024-01-02,2\n", known=("day",))[1] == "ds"
+
+
+def test_the_only_time_is_no_covariate():
+    with pytest.raises(UsageError, match="'date' is named by --known, and no other column holds time stamps") as caught:
+        find("date,v\n2024-01-01,1\n2024-01-02,2\n", known=("date",))
+    assert "--known" in caught.value.hint
+
+
+def test_time_split_over_columns():
+    dates = "year,month,day,v\n" + "".join(f"2024,1,{day},5\n" for day in range(1, 9))
+    assert roles(dates) == ("single", "year,month,day", (), ("v",))
+    assert roles(dates, time=("day", "month", "year"))[1] == "day,month,year"
+    clocks = "Date,Time,v\n" + "".join(f"2024-01-0{day},{hour}:00:00,1\n" for day in (1, 2) for hour in range(10, 20))
+    assert roles(clocks) == ("single", "Date,Time", (), ("v",))
+    assert roles(dates, known=("month", "day"), target=("v",))[1] is None
+    shops = "shop,date,hour,v\n" + "".join(
+        f"{shop},2024-01-{day:02d},{shop},1\n" for shop in (7, 8, 9) for day in range(1, 20)
+    )
+    assert roles(shops, id=("shop",), target=("v",))[1] == "date"
+
+
+def test_columns_that_may_tell_series_apart_are_known():
+    assert find(WIDE)[4].possible_ids == ("note",)
+    assert find(WIDE, known=("note",))[4].possible_ids == ()
+    repeated = "date,same,plant,v\n" + "".join(f"2024-01-0{day},x,{plant},1.5\n" for day in (1, 2) for plant in (1, 2))
+    assert find(repeated)[4].possible_ids == ("plant",)
+
+
+@pytest.mark.parametrize("name", ["store_nbr", "plantID", "Customer No", "station", "code"])
+def test_numbers_under_the_name_of_an_id_tell_series_apart(name):
+    text = f"{name},date,v\n" + "".join(f"{own},2024-01-0{day},1.5\n" for day in (1, 2, 3) for own in (7, 12))
+    assert roles(text) == ("long", "date", (name,), ("v",))
+    wide = f"date,{name},v\n2024-01-01,3,1\n2024-01-02,3,1\n"
+    assert roles(wide)[0] == "wide"
+
+
+def test_of_two_columns_of_dates_the_one_that_repeats_less_is_the_time():
+    text = "batch,stamp,v\n" + "".join(f"2023-0{own}-01,2024-01-0{day},1\n" for own in (1, 2) for day in range(1, 8))
+    assert roles(text) == ("long", "stamp", ("batch",), ("v",))
 
 
 def test_row_numbers_are_not_forecast():
@@ -96,6 +166,27 @@ def test_whole_numbers_may_count_time():
     assert "0, 1, 2" in found.notes[0]
 
 
+def test_whole_numbers_of_time_may_repeat():
+    assert roles("step,v\n1,1\n2,2\n2,3\n3,4\n")[1] == "step"
+    assert roles("year,v\n" + "".join(f"{year},1\n" for year in range(1960, 1970) for _ in range(4)))[1] is None
+
+
+@pytest.mark.parametrize(
+    ("cells", "kind"),
+    [
+        (["1", "2", "x"], "number"),
+        (["1", "x", "y"], "text"),
+        (["0"] * 20 + ["trace"], "number"),
+        (["0"] * 3 + ["trace"], "text"),
+        (["", "NA", "nUll"], "empty"),
+        (["", "1", "-"], "number"),
+        ([], "empty"),
+    ],
+)
+def test_most_cells_tell_the_kind(cells, kind):
+    assert kind_of(np.asarray([*cells, ""], dtype=object)) == kind
+
+
 def test_axes_called_y_are_not_taken_alone():
     assert roles("date,x,y,z\n2024-01-01,1,2,3\n2024-01-02,1,2,3\n")[3] == ("x", "y", "z")
     assert roles("ds,x,y\n2024-01-01,1,2\n2024-01-02,1,2\n")[3] == ("y",)
@@ -107,8 +198,6 @@ def test_axes_called_y_are_not_taken_alone():
         ("date,what\n2024-01-01,x\n2024-01-02,y\n", "no_numbers"),
         ("2024-01-01,5\n2024-01-02,6\n", "no_header"),
         ("time,v\n0.5,1\n1.0,2\n", "unreadable_time"),
-        ("year,month,day,v\n2024,1,1,5\n2024,1,2,6\n", "split_time"),
-        ("Date,Time,v\n" + "".join(f"2024-01-01,{hour}:00:00,1\n" for hour in range(10, 20)), "split_time"),
     ],
 )  # fmt: skip
 def test_tables_without_one_reading_are_refused(text, code):

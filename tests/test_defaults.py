@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from panels import make_panel
+from panels import EVERY_INPUT, every_covariate, make_panel
 
 from stacklstm_cli.config import MetricConfig, ModelConfig, TrainingConfig
 from stacklstm_cli.data.calendar import Step, parse_freq
@@ -185,6 +185,12 @@ MODEL_CASES: dict[str, tuple[dict[str, Any], Callable[[Plan], Any], Any]] = {
         lambda plan: plan.spec.quantiles,
         (0.025, 0.1, 0.25, 0.5, 0.75, 0.9, 0.975),
     ),
+    "calendar": ({"calendar": False}, lambda plan: plan.spec.inputs.cycles, ()),
+    "holidays": ({"holidays": "DE-BY"}, lambda plan: plan.spec.inputs.holidays, "DE-BY"),
+    "gaps": ({"gaps": "ffill"}, lambda plan: plan.spec.gaps, "ffill"),
+    "transform": ({"transform": "log1p"}, lambda plan: plan.spec.transform, "log1p"),
+    "min": ({"min": -1.5}, lambda plan: plan.spec.minimum, -1.5),
+    "max": ({"max": 0.0}, lambda plan: plan.spec.maximum, 0.0),
 }
 TRAINING_CASES: dict[str, tuple[dict[str, Any], Callable[[Plan], Any], Any]] = {
     "epochs": ({"epochs": 2}, lambda plan: plan.most_steps(65), 5),  # 130 windows in batches of 32
@@ -378,7 +384,8 @@ def test_an_interval_is_learned_by_its_two_quantiles(
 def test_what_was_chosen_is_said() -> None:
     """Wrong if the notes state other numbers than the plan holds."""
     plan = plan_of([1000, 60])
-    network, training, rows = plan.explained()
+    network, training, seen, rows = plan.explained()
+    assert seen == "inputs: calendar (time of day, weekday)"
     spec, parts = plan.spec, plan.parts
     for number in (spec.layers, spec.hidden_size, spec.context_length, spec.patch_length, spec.horizon):
         assert str(number) in network
@@ -389,7 +396,9 @@ def test_what_was_chosen_is_said() -> None:
     assert rows.startswith(f"rows: {train} to train, {choose} to choose, {judge} to judge")
     assert "1 of 2 series are too short to judge on" in rows
     assert rows.endswith("; then all for the final weights")
-    assert "final weights" not in plan_of([1000], training={"refit": False}).explained()[2]
+    assert "final weights" not in plan_of([1000], training={"refit": False}).explained()[3]
+    blind = plan_of([1000], model={"calendar": False}).explained()
+    assert [line.split(":")[0] for line in blind] == ["network", "training", "rows"]
 
 
 def test_values_and_names_change_no_default() -> None:
@@ -427,3 +436,53 @@ def test_a_holdout_that_leaves_no_rows_to_train_on_is_wrong_usage() -> None:
     assert "0 not to judge" in caught.value.hint
     plan = plan_of([1000, 100], training={"holdout": 90})
     assert (plan.parts.end - plan.parts.validation).tolist() == [90, 0]
+
+
+def test_the_inputs_are_those_of_the_panel() -> None:
+    """Wrong if a covariate, or a category, of the panel is not what the network is made for."""
+    panel = every_covariate(panel_of([700, *[90] * 8]))
+    found = resolve(panel, ModelConfig(holidays="US"), TrainingConfig(), MetricConfig()).spec.inputs
+    assert found.covariates == EVERY_INPUT.covariates
+    assert (found.cycles, found.holidays) == (("time_of_day", "weekday"), "US")
+
+
+def test_the_training_part_must_show_a_cycle_twice() -> None:
+    """Wrong if a weekday that was seen in training once only is told to the network."""
+    weeks = {}
+    for rows in range(336, 700, 4):
+        plan = plan_of([rows, 60])
+        weeks[rows] = "weekday" in plan.spec.inputs.cycles
+        assert weeks[rows] == (plan.parts.train.max() >= 336)
+    assert set(weeks.values()) == {False, True}
+
+
+def test_gaps_that_are_refused_are_masked_elsewhere() -> None:
+    """Wrong if --gaps error, which only the training data is held to, reaches the network."""
+    assert plan_of([1000], model={"gaps": "error"}).spec.gaps == "mask"
+
+
+@pytest.mark.parametrize(("low", "high"), [(2.0, 2.0), (2.0, 1.0), (0.0, -10.0)])
+def test_bounds_that_leave_nothing_are_wrong_usage(low: float, high: float) -> None:
+    """Wrong if no forecast can lie between the bounds, and nobody says so."""
+    with pytest.raises(UsageError, match=f"--min {low:g} .* --max {high:g}") as caught:
+        plan_of([1000], model={"min": low, "max": high})
+    assert (caught.value.exit_status, caught.value.code) == (2, "empty_range")
+    assert plan_of([1000], model={"min": high - 1, "max": low}).spec.maximum == low
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
+@pytest.mark.parametrize("name", ["min", "max"])
+def test_a_bound_that_is_no_number_is_wrong_usage(name: str, value: float) -> None:
+    """Wrong if it ends in a traceback, or only when the trained model is saved."""
+    with pytest.raises(UsageError, match=f"--{name}"):
+        plan_of([1000], model={name: value})
+
+
+@pytest.mark.parametrize(
+    ("frequency", "place", "code"), [("1", "US", "holidays_without_dates"), ("h", "XX", "unknown_holidays")]
+)
+def test_holidays_that_cannot_be_found_are_wrong_usage(frequency: str, place: str, code: str) -> None:
+    """Wrong if it is found out when the first batch is made."""
+    with pytest.raises(UsageError, match=f"--holidays {place}") as caught:
+        plan_of([1000], frequency, model={"holidays": place})
+    assert (caught.value.exit_status, caught.value.code) == (2, code)

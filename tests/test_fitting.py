@@ -114,8 +114,8 @@ def test_validation_values_choose_and_do_not_teach() -> None:
     assert first.validation != second.validation
     assert start.strength != start_of_changed.strength
     # With the strength and the steps of the first, the changed panel must teach the same.
-    lessons = other.lessons(plan.parts.train)
-    again = other.fit(lessons, None, start, replace(plan.schedule, max_steps=first.steps), "again", 1.0)
+    lessons, schedule = other.lessons(plan.parts.train), replace(plan.schedule, max_steps=first.steps)
+    again = other.fit(lessons, None, start, schedule, plan.parts.train, "again", 1.0)
     assert same(first.weights, again.weights)
 
 

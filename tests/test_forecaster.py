@@ -175,6 +175,14 @@ class TestUnits:
         found = forecaster.forecast(make_panel([value] * 30), Origins(np.array([0]), np.array([30])), 4, LEARNED)
         assert (found == value).all()
 
+    def test_a_single_value_is_repeated(self) -> None:
+        """One value has no scale: whatever the network says, for every step and quantile, and it alone."""
+        panel, forecaster = make_panel([7.25], [3.0, 4.0], [-1e9]), forecaster_of()
+        origins = Origins(np.array([2, 1, 0, 1]), np.array([1, 1, 1, 2]))
+        found = forecaster.forecast(panel, origins, 3, LEARNED)
+        assert [np.unique(one).tolist() for one in found[:3]] == [[-1e9], [3.0], [7.25]]
+        assert np.unique(found[3]).size > 1
+
     def test_a_gap_longer_than_the_context_is_bridged_from_the_last_value(self) -> None:
         """A network that says nothing forecasts what was there before the gap."""
         panel = make_panel([4.0], [1000.0, *[np.nan] * 40, 5.0])

@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from panels import make_panel, small_spec, wave
+from panels import EVERY_INPUT, every_covariate, make_panel, small_spec, wave
 
 from stacklstm_cli.data.origins import Origins
 from stacklstm_cli.data.panel import Floats
@@ -117,7 +117,7 @@ class TestBatch:
         chosen = torch.tensor([0, 30, 36, 12])
         lesson = lessons.batch(chosen, exact=True)
         series, rows = lessons.series[chosen], lessons.rows[chosen]
-        windows = lessons.windows.contexts(series, rows)
+        windows = lessons.windows.batch(series, rows)
         targets, known = lessons.windows.targets(series, rows)
         assert not known.all()
         for place in range(4):
@@ -129,14 +129,31 @@ class TestBatch:
                 expected = (targets[place, step].item() - location) * weight if seen else 0.0
                 assert lesson.known[place, step].item() == seen
                 assert lesson.target[place, step].item() == pytest.approx(expected, rel=1e-12)
-        assert torch.equal(lesson.context, windows.context.double())
-        assert torch.equal(lesson.observed, windows.observed.double())
+        assert torch.equal(lesson.inputs.context, windows.inputs.context)
+        assert torch.equal(lesson.inputs.observed, windows.inputs.observed)
 
     def test_types(self) -> None:
         for exact, dtype in ((False, torch.float32), (True, torch.float64)):
             lesson = lessons_of().batch(torch.tensor([0, 1]), exact=exact)
-            parts = (lesson.context, lesson.observed, lesson.target, lesson.known, lesson.gain)
+            seen = lesson.inputs
+            parts = (seen.context, seen.observed, lesson.target, lesson.known, lesson.gain)
             assert {part.dtype for part in parts} == {dtype}
+
+    def test_covariates_and_calendar_are_those_of_the_window(self) -> None:
+        """In the precision asked for; the codes of the calendar as they are."""
+        panel = every_covariate(make_panel(wave(25), wave(30, seed=1)))
+        spec = small_spec(inputs=EVERY_INPUT)
+        origins = lesson_origins(panel, np.array([2, 2]), panel.lengths, spec)
+        lessons = Lessons(Windows(panel, spec, CPU), origins, np.array([0.5, 4.0]))
+        chosen = torch.tensor([3, 30, 40])
+        expected = lessons.windows.batch(lessons.series[chosen], lessons.rows[chosen]).inputs
+        for exact, dtype in ((False, torch.float32), (True, torch.float64)):
+            found = lessons.batch(chosen, exact=exact).inputs
+            for name in ("past", "future", "static"):
+                sent = getattr(expected, name).to(dtype)
+                torch.testing.assert_close(getattr(found, name), sent, rtol=0, atol=0, equal_nan=True)
+            assert torch.equal(found.calendar, expected.calendar)
+        assert [expected.past.shape[2], expected.future.shape[2], expected.static.shape[1]] == [4, 2, 2]
 
 
 class TestThinned:

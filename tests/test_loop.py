@@ -13,11 +13,12 @@ import torch
 from clocks import StopsAfter
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from panels import make_panel, small_spec, wave
+from panels import EVERY_INPUT, make_panel, small_spec, wave
 
 from stacklstm_cli.data.origins import Origins
 from stacklstm_cli.data.panel import Floats
 from stacklstm_cli.errors import ExitStatus, NothingLearnedError
+from stacklstm_cli.model.inputs import InputSpec
 from stacklstm_cli.model.network import NetworkSpec, StackedRNN
 from stacklstm_cli.model.windows import Windows
 from stacklstm_cli.training.lessons import Lessons, lesson_origins
@@ -89,7 +90,7 @@ def loss_by_loops(weights: dict[str, torch.Tensor], lessons: Lessons) -> float:
     for window in range(len(lessons)):
         lesson = lessons.batch(torch.tensor([window]))
         with torch.no_grad():
-            forecast = network(lesson.context, lesson.observed)[0] * lesson.gain[0, 0]
+            forecast = network(lesson.inputs)[0] * lesson.gain[0, 0]
         for step in range(lessons.windows.spec.horizon):
             if not lesson.known[0, step]:
                 continue
@@ -142,9 +143,10 @@ class TestLearning:
 
 
 class TestGroups:
-    def test_every_parameter_is_in_one_group(self) -> None:
-        """The skip learns slower; the bias does not decay."""
-        network = network_of()
+    @pytest.mark.parametrize("inputs", [InputSpec(), EVERY_INPUT], ids=["plain", "every"])
+    def test_every_parameter_is_in_one_group(self, inputs: InputSpec) -> None:
+        """The skip learns slower; the bias does not decay. Embeddings and the decoder are not forgotten."""
+        network = network_of(dataclasses.replace(SPEC, inputs=inputs))
         groups = build_optimiser(network, dataclasses.replace(SCHEDULE, weight_decay=0.1)).groups
         found = {id(parameter): group for group in groups for parameter in group.parameters}
         assert sum(len(group.parameters) for group in groups) == len(found)

@@ -268,8 +268,26 @@ def test_repeated_rows(read):
     error = refused(read, SINGLE + "2024-01-03,5\n")
     assert error.code == "duplicate_timestamps"
     assert "lines 4 and 5: time 2024-01-03 stands twice" in error.message
-    assert "--id" in error.hint
+    assert "--duplicates" in error.hint
     assert "series 'b'" in refused(read, LONG + "b,2024-01-02,7\n").message
+
+
+def test_an_id_must_be_there(read):
+    error = refused(read, LONG + ",2024-01-04,7\n")
+    assert (error.code, "line 6, column 'id'" in error.message) == ("missing_id", True)
+    assert read("zone,when,v\nNA,2024-01-01,1\nNA,2024-01-02,2\nEU,2024-01-01,1\n", id=("zone",)).keys == (
+        ("NA",),
+        ("EU",),
+    )
+    dates = "cohort,date,v\n2023-01,2024-01-01,1\n2023-02,2024-01-01,1\n2023-01,2024-01-02,2\n2023-02,2024-01-02,2\n"
+    assert read(dates, id=("cohort",)).keys == (("2023-01",), ("2023-02",))
+
+
+def test_repeats_are_settled_after_the_series_are_told_apart(read):
+    """Repeats behind the sample show that the file is long, whatever would settle them."""
+    days = np.datetime_as_string(np.arange(SAMPLE_ROWS + 100).astype("datetime64[D]"))
+    text = "name,date,v\n" + "".join(f"{name},{day},1\n" for name in "ab" for day in days)
+    assert read(text, duplicates="first").keys == (("a",), ("b",))
 
 
 def test_missing_stamps_are_gaps(read):
@@ -284,6 +302,38 @@ def test_series_begin_and_end_observed(read):
     assert (panel.starts.tolist(), panel.lengths.tolist(), panel.gaps) == ([2], [3], 1)
     assert "1 series without any value left out: b." in panel.notes
     assert refused(read, "id,step,value\na,1,\na,2,\n").code == "no_values"
+
+
+def test_gaps_may_be_refused(read):
+    read(SINGLE).refuse_gaps()
+    panel = read(
+        "id,date,v\na,2024-01-01,1\na,2024-01-02,2\nb,2024-01-01,2\nb,2024-01-04,5\nb,2024-01-05,\nb,2024-01-06,5\n"
+    )
+    with pytest.raises(DataError, match=r"series 'b', time 2024-01-02: no value.*3 such rows") as caught:
+        panel.refuse_gaps()
+    assert caught.value.code == "gaps"
+    assert "--gaps mask" in caught.value.hint
+
+
+def test_a_huge_value_is_named(read):
+    error = refused(read, SINGLE.replace(",4", ",-1e101"))
+    assert (error.code, "line 4, column 'passengers'" in error.message) == ("number_too_large", True)
+
+
+def test_names_of_output_columns_are_refused(read):
+    for header in ("forecast,v", "q10,v", "q2.5,v"):
+        time = header.split(",")[0]
+        assert refused(read, f"{header}\n2024-01-01,1\n2024-01-02,1\n", time=(time,)).code == "column_clash"
+    assert refused(read, "series,a,b\n2024-01-01,1,1\n2024-01-02,1,1\n", time=("series",)).code == "column_clash"
+    assert refused(read, "v,step\n5,1.5\n6,2.5\n", known=("step",)).code == "column_clash"
+
+
+def test_split_time_comes_out_as_it_went_in(read):
+    hours = pd.date_range("2024-01-30", periods=48, freq="h")
+    text = "year,month,day,hour,v\n" + "".join(f"{at.year},{at.month},{at.day},{at.hour},1\n" for at in hours)
+    panel = read(text)
+    assert panel.notes[0] == "one series: time 'year', 'month', 'day', 'hour' (1 hour), target 'v'"
+    assert panel.time_columns(panel.ends) == {"year": ["2024"], "month": ["2"], "day": ["1"], "hour": ["0"]}
 
 
 def test_a_far_stamp_is_named_before_memory_is_taken(read):

@@ -45,7 +45,7 @@ def validation() -> Lessons:
 def columns(lessons: Lessons) -> tuple[Floats, Floats, Floats, Floats]:
     """Contexts [W, L], targets [W, H], known [W, H] and gains [W, 1] of all windows."""
     lesson = lessons.batch(torch.arange(len(lessons)), exact=True)
-    return lesson.context.numpy(), lesson.target.numpy(), lesson.known.numpy(), lesson.gain.numpy()
+    return lesson.inputs.context.numpy(), lesson.target.numpy(), lesson.known.numpy(), lesson.gain.numpy()
 
 
 def direct(lessons: Lessons, strength: float | None, season: int) -> Floats:

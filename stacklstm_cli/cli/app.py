@@ -125,6 +125,27 @@ def evaluate(
 
 @app.command()
 @takes
+def check(
+    sources: Sources,
+    data: DataConfig,
+    reading: ReadingConfig,
+    network: ModelConfig,
+    training: TrainingConfig,
+    metrics: MetricConfig,
+    output: OutputConfig,
+    messages: Messages,
+) -> None:
+    """Say what DATA was understood to be, what is wrong with it, and what train would do. Trains nothing.
+
+    Example: stacklstm check data.csv
+    """
+    from stacklstm_cli.cli import checking
+
+    checking.check(sources, data, reading, network, training, metrics, output, messages)
+
+
+@app.command()
+@takes
 def inspect(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="Model file.")],
     output: OutputConfig,

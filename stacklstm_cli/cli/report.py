@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
+import itertools
 import json
 import math
 import numbers
@@ -46,6 +47,7 @@ class Grid:
     rows: Sequence[Sequence[Any]]
     keys: int = 1
     best: frozenset[tuple[int, int]] = frozenset()  # (row, column) of the values to stress
+    breaks: frozenset[int] = frozenset()  # rows that begin a new section, for people
 
     def records(self) -> Iterator[dict[str, Any]]:
         """The rows by column name, as JSON has them."""
@@ -110,7 +112,7 @@ def write_forecast(frame: pandas.DataFrame, output: OutputConfig, envelope: Mapp
     `envelope` is what the JSON document says beside its "forecasts". Raises as `write_document` does.
     """
     grid = _frame_grid(frame)
-    form = _form(output, automatic="table" if _to_terminal(output) else "csv")
+    form = _form(output, automatic="table" if to_terminal(output) else "csv")
     if form == "json":
         head = {"schema": 1, "command": "predict", **(envelope or {})}
         document = {**plain(head), "forecasts": list(grid.records())}
@@ -149,6 +151,35 @@ def write_card(card: Mapping[str, Any], output: OutputConfig) -> None:
         _write_text(_csv(flat) if form == "csv" else _markdown(flat), output)
 
 
+def write_check(
+    document: Mapping[str, Any], sections: Sequence[Sequence[tuple[str, str]]], output: OutputConfig
+) -> None:
+    """Write what `check` found: `sections` of items and words for people, the document for programs.
+
+    Raises as `write_document` does.
+    """
+    form = _form(output, automatic="table")
+    if form == "json":
+        _write_text(json.dumps(plain(document), indent=2, ensure_ascii=False, allow_nan=False) + "\n", output)
+        return
+    if form in ("table", "markdown"):
+        rows = [row for section in sections for row in section]
+        begins = itertools.accumulate(len(section) for section in sections[:-1])
+        grid = Grid(rows[0], rows[1:], breaks=frozenset(begin - 1 for begin in begins))
+        if form == "table":
+            _write_human(_table(grid, output), output)
+        else:
+            _write_text(_markdown(grid), output)
+        return
+    flat = Grid(("item", "value"), [(item, _field(value)) for item, value in _flat(document)], keys=2)
+    if form == "csv":
+        _write_text(_csv(flat), output)
+    elif form == "ndjson":
+        _write_text("".join(map(_json_line, flat.records())), output)
+    else:
+        _write_bytes(_parquet(flat), output)
+
+
 def plain(value: Any) -> Any:
     """`value` in the types of JSON: NaN, infinity and missing values are null, NumPy's numbers are Python's."""
     if value is None or isinstance(value, (str, bool)):
@@ -185,12 +216,13 @@ def _form(output: OutputConfig, automatic: str) -> str:
     return _SUFFIXES.get(suffix, automatic)
 
 
-def _to_terminal(output: OutputConfig) -> bool:
+def to_terminal(output: OutputConfig) -> bool:
+    """Whether the result is read on a terminal."""
     return output.output in (None, "-") and is_terminal(sys.stdout)
 
 
 def _document_text(document: Mapping[str, Any], output: OutputConfig) -> str:
-    width = prose_width(sys.stdout) if _to_terminal(output) else None
+    width = prose_width(sys.stdout) if to_terminal(output) else None
     parts = [wrapped(printable(document["verdict"]), width) + "\n"] if document.get("verdict") else []
     if document.get("metrics"):
         table = _table(_metrics_grid([("", document["metrics"])], keys=("model",)), output)
@@ -283,6 +315,9 @@ def _flat(section: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
     for key, value in section.items():
         if isinstance(value, Mapping) and value:
             yield from _flat(value, f"{prefix}{key}.")
+        elif isinstance(value, list) and value and isinstance(value[0], Mapping):
+            for place, item in enumerate(value, start=1):
+                yield from _flat(item, f"{prefix}{key}.{place}.")
         else:
             yield f"{prefix}{key}", value
 
@@ -310,7 +345,7 @@ def _table(grid: Grid, output: OutputConfig) -> str:
     shown = dataclasses.replace(grid, columns=[_cell(name) for name in grid.columns], rows=cells)
     styled = output.output in (None, "-") and is_styled(sys.stdout)
     right = [any(isinstance(row[i], numbers.Real) for row in grid.rows) for i in range(len(grid.columns))]
-    if not _to_terminal(output):
+    if not to_terminal(output):
         return _lines(shown, right, range(len(grid.columns)), styled)
     width = prose_width(sys.stdout) or 80
     blocks = _blocks(shown, width)
@@ -352,7 +387,7 @@ def _lines(grid: Grid, right: Sequence[bool], block: Iterable[int], styled: bool
             space = " " * (widths[column] - cell_len(row[column]))
             text = f"\x1b[1m{row[column]}\x1b[0m" if styled and (index, column) in grid.best else row[column]
             padded.append(space + text if right[column] else text + space)
-        lines.append("  ".join(padded).rstrip() + "\n")
+        lines.append("\n" * (index in grid.breaks) + "  ".join(padded).rstrip() + "\n")
     return "".join(lines)
 
 
@@ -368,6 +403,8 @@ def _boxed(grid: Grid, right: Sequence[bool], block: Sequence[int], styled: bool
         justify = "right" if right[column] else "left"
         table.add_column(Text(grid.columns[column]), justify=justify, overflow="fold")  # type: ignore[arg-type]
     for index, row in enumerate(grid.rows):
+        if index in grid.breaks:
+            table.add_section()
         table.add_row(*(Text(row[c], style="bold" if (index, c) in grid.best else "") for c in block))
     text = io.StringIO()
     console = Console(file=text, width=width, force_terminal=styled, color_system="standard" if styled else None)

@@ -27,6 +27,7 @@ from stacklstm_cli.config import (
     RuntimeConfig,
     TrainingConfig,
 )
+from stacklstm_cli.data.covariates import future_template, require_known
 from stacklstm_cli.data.opening import require_files
 from stacklstm_cli.data.panel import Panel
 from stacklstm_cli.data.reading import read_panel
@@ -37,6 +38,7 @@ from stacklstm_cli.files import check_writable
 from stacklstm_cli.model import checkpoint as checkpoints
 from stacklstm_cli.model.forecaster import Forecaster
 from stacklstm_cli.model.frame import forecast_frame
+from stacklstm_cli.model.inputs import unknown_categories
 from stacklstm_cli.training import runtime as machine
 
 
@@ -61,6 +63,8 @@ def train(
     check_writable(path)
     check_output(output, path, *sources)
     panel = read(sources, data, reading, messages)
+    if network.min is None and np.nanmin(panel.values) >= 0:
+        messages.note("no value is negative; --min 0 keeps every forecast from falling below 0")
     plan = resolve(panel, network, training, metrics)
     for line in plan.explained():
         messages.note(line)
@@ -96,11 +100,17 @@ def predict(
 ) -> None:
     """Forecast with a saved model and write the forecasts."""
     device = machine.prepare(runtime)
-    check_output(output, path, *sources)
-    require_files(sources)
+    future = [] if config.future is None else [config.future]
+    check_output(output, path, *sources, *future)
+    require_files([*sources, *future])
     saved = checkpoints.load(path)
-    panel = read(sources, DataConfig(), reading, messages, saved, path)
-    frame = forecast_frame(Forecaster(saved.network(saved.final), device), panel, config)
+    panel = read(sources, DataConfig(), reading, messages, saved, path, config.future)
+    horizon = config.horizon or saved.spec.horizon
+    if config.future_template:
+        frame = future_template(panel, horizon)
+    else:
+        require_known(panel, horizon)
+        frame = forecast_frame(Forecaster(saved.network(saved.final), device), panel, config)
     write_forecast(frame, output, finished(forecast_document(path, panel, saved), messages))
 
 
@@ -134,23 +144,31 @@ def read(
     messages: Messages,
     saved: checkpoints.Checkpoint | None = None,
     path: Path | None = None,
+    future: str | None = None,
 ) -> Panel:
     """Read DATA, with the roles of a saved model if there is one, and say what was understood."""
     if saved is None:
         panel = read_panel(sources, data, reading)
     else:
-        panel = read_panel(sources, data, saved.reading(reading), stored=saved.stored)
+        panel = read_panel(sources, data, saved.reading(reading), stored=saved.stored, future=future)
     for text in panel.notes:
         messages.note(text)
     messages.detail(f"{panel.rows_read} rows read, {panel.gaps} missing; SHA-256 of the bytes {panel.sha256}")
     if saved is not None:
+        if saved.options.get("gaps") == "error":
+            panel.refuse_gaps()
+        for name, texts in unknown_categories(panel, saved.spec.inputs):
+            messages.note(f"{name!r} has texts that the model does not know, taken as unknown: {named(texts)}")
         known = set(saved.keys)
         unseen = [panel.name(index) for index, key in enumerate(panel.keys) if key not in known]
         if unseen:
             messages.note(f"{len(unseen)} of {panel.n_series} series are new to the model: {named(unseen)}")
         short = [panel.name(index) for index in np.flatnonzero(panel.lengths < 2).tolist()]
         if short:
-            messages.note(f"a single row says nothing of what comes; repeated as it is: {named(short)}")
+            messages.warning(
+                "naive_fallback",
+                f"a single value says nothing of what comes; a naive forecast repeats it: {named(short)}",
+            )
         if not saved.metrics:
             messages.note(f"{path} was never judged on a holdout; evaluate it before you rely on it.")
     return panel

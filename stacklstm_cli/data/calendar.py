@@ -14,7 +14,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from stacklstm_cli.data.stamps import DAY, MONTHS, Stamps, TimeForm
+from stacklstm_cli.data.patterns import DAY, MONDAY_BEFORE_EPOCH, MONTHS, WEEKDAYS, Stamps
+from stacklstm_cli.data.stamps import TimeForm
 from stacklstm_cli.errors import UsageError
 
 __all__ = ["OffGridError", "Step", "TimeForm", "infer_step", "parse_freq"]
@@ -22,9 +23,6 @@ __all__ = ["OffGridError", "Step", "TimeForm", "infer_step", "parse_freq"]
 Ints = npt.NDArray[np.int64]
 Unit = Literal["step", "second", "day", "business_day", "month"]
 
-WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
-MONDAY_BEFORE_EPOCH = 3
-"""1 January 1970 was a Thursday: days since the Monday before are days since 1970 plus three."""
 COMMON_SHARE = 0.1
 """A smallest difference that is rarer than this among all is a stray row, not the step."""
 
@@ -97,6 +95,43 @@ class Step:
             raise OffGridError(int(np.argmax(off)), self)
         return ordinals.astype(np.int64)
 
+    def at_origin(self) -> Step:
+        """This step with its phase settled without data, if it was open: bins begin at midnight and in January,
+        and weeks end on Sunday."""
+        if self.phase is not None:
+            return self
+        if self.unit == "month":
+            return replace(self, phase=int(self.count) - 1 if self.anchor == "end" else 0)
+        return replace(self, phase=(6 - MONDAY_BEFORE_EPOCH) * DAY if self._ends_bins else 0)
+
+    @property
+    def _ends_bins(self) -> bool:
+        """Whether a row stands for the time up to its stamp: ends of months, and weeks."""
+        return self.anchor == "end" or (self.unit == "day" and int(self.count) % 7 == 0)
+
+    def floors(self, stamps: Stamps) -> Ints:
+        """[rows] position of the bin that holds each stamp, on the grid or not.
+
+        A bin is named by its begin; by its last day where that ends a month, a quarter, a year or a week.
+        A weekend belongs to the business day before.
+        """
+        phase, count = self.phase or 0, int(self.count)
+        if self.unit == "step":
+            return (stamps.astype(np.int64) - phase) // count
+        if self.unit == "month":
+            months = stamps.astype("datetime64[M]").astype(np.int64)
+            if self.anchor == "end":
+                return -((phase - months) // count)
+            position = (months - phase) // count
+            # The month of the stamp may begin before its own position: 10 March is before 15 March.
+            return position - (self.stamps(position) > stamps)
+        micros = stamps.astype("datetime64[us]").astype(np.int64)
+        if self.unit == "business_day":
+            return (_business_numbers((micros - phase % DAY) // DAY)[0] - phase // DAY) // count
+        if self._ends_bins:
+            return -((phase // DAY - micros // DAY) // count)
+        return (micros - phase) // self._width
+
     def stamps(self, ordinals: npt.ArrayLike) -> Stamps:
         """[rows] positions as datetime64[us], or as int64 where the unit is "step"."""
         positions = np.asarray(ordinals, dtype=np.int64)
@@ -152,6 +187,26 @@ class Step:
                     break
             remark = "" if self.anchor == "start" else " (end)" if self.anchor == "end" else f" (day {self.anchor})"
         return f"{count:g} {name}{'' if count == 1 else 's'}{remark}"
+
+    @property
+    def alias(self) -> str:
+        """The step as `parse_freq` reads it: "30min", "W-SAT", "QS"."""
+        count, name = self.count, {"second": "s", "business_day": "B", "day": "D"}.get(self.unit, "")
+        if self.unit == "second":
+            for seconds, larger in ((3600, "h"), (60, "min")):
+                if count % seconds == 0:
+                    count, name = count // seconds, larger
+                    break
+        elif self.unit == "day" and count % 7 == 0:
+            weekday = WEEKDAYS[((self.phase or 0) // DAY + MONDAY_BEFORE_EPOCH) % 7]
+            count, name = count // 7, "W" if self.phase is None else f"W-{weekday[:3].upper()}"
+        elif self.unit == "month":
+            name = {12: "Y", 3: "Q"}.get(int(count), "M") + ("E" if self.anchor == "end" else "S")
+            if int(count) in (3, 12):
+                usual = replace(self, phase=None).at_origin().phase
+                name += "" if self.phase in (None, usual) else f"-{MONTHS[self.phase][:3].upper()}"
+                count = 1
+        return f"{count:g}" if self.unit == "step" else name if count == 1 else f"{count:g}{name}"
 
     def season(self) -> int:
         """Rows in a season (m), where nobody says otherwise; 1 is none.

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -13,9 +13,11 @@ import numpy.typing as npt
 import pandas as pd
 
 from stacklstm_cli.config import DataConfig
+from stacklstm_cli.data.cells import is_missing, number_of
 from stacklstm_cli.data.panel import Columns, Layout
-from stacklstm_cli.data.stamps import Words, looks_like_time, parse_integers
-from stacklstm_cli.data.table import is_missing, number_of
+from stacklstm_cli.data.patterns import Words, parse_integers
+from stacklstm_cli.data.split import split_time
+from stacklstm_cli.data.stamps import looks_like_time
 from stacklstm_cli.errors import DataError, UsageError
 
 ID_NAMES = ("unique_id", "item_id", "series_id", "series", "id", "ts_id")
@@ -35,6 +37,8 @@ WEAK_ID_NAMES = (
     "region",
 )
 """Whole numbers under such a name tell series apart where time stamps repeat, as any text does."""
+NUMBERED = re.compile(r"(?i:(?:^|[_ .-])(?:id|nr|nbr|no|num|number|code|key))$|[a-z](?:Id|ID|Nr|No|Code|Number)$")
+"""Names of columns of whole numbers that tell things apart: store_nbr, plantID."""
 TIME_NAMES = (
     "ds",
     "timestamp",
@@ -68,11 +72,17 @@ STRICT_TIME_NAMES = ("ds", "timestamp", "datetime", "date_time", "date", "time")
 """A column of such a name is never something to forecast."""
 TARGET_NAMES = ("target", "value")
 ROW_NUMBER_NAMES = ("", "no", "no.", "nr", "index", "row", "rownum", "id", "#")
-CLOCK = re.compile(r"\d{1,2}:\d{2}(:\d{2}(\.\d+)?)?( ?[ap]m)?", re.IGNORECASE)
-CLOCK_NAMES = ("time", "hour", "hr", "hours")
 
+ROLES = ("time", "id", "target", "past", "known", "static")
+"""Options that name columns."""
 REPEATED_SHARE = 0.4
 """In a long file most stamps stand in several series; fewer repeats are stray duplicates, not series."""
+COUNTING_SHARE = 0.6
+"""Whole numbers of time rise at most rows; those that do not are repeats, to be settled."""
+MOSTLY = 0.9
+"""Such a share of the cells being numbers makes a column one of numbers, whatever texts there are."""
+LOOKED_AT = 400
+"""Distinct cells that show whether a column holds dates."""
 UNIQUE_SHARE = 0.98
 """An id column may leave so many rows unsettled, as repeated rows, and still be the id."""
 
@@ -87,13 +97,17 @@ class Found:
     ignored: tuple[str, ...]
     """Columns without a role; all of them are named to the user in one note."""
     notes: tuple[str, ...] = ()
+    kinds: Mapping[str, Kind] = field(default_factory=dict)
+    """What the cells of each covariate are; "empty" where the sample holds none."""
+    possible_ids: tuple[str, ...] = ()
+    """Columns that would tell apart rows of one time, if they named series."""
 
 
 def find_columns(header: Sequence[str], sample: pd.DataFrame, config: DataConfig) -> Found:
     """Give each column its role.
 
     `header` [columns] names; `sample` [rows, columns] cells as text, columns in the order of the
-    header. `--time`, `--target` and `--id` win over known names, and those over what cells look like.
+    header. Named roles win over known names, and those over what cells look like; covariates are named ones only.
     Raises `UsageError` for named columns that are not there and choices that only the user can make,
     `DataError` for a table in which nothing can be forecast.
     """
@@ -107,9 +121,9 @@ def require_columns(header: Sequence[str], names: Sequence[str], option: str) ->
             near = difflib.get_close_matches(name, header, 1, 0.5)
             raise UsageError(
                 f"{option} names column {name!r}, which is not in the file; its columns are {_listed(header)}.",
-                hint=f"Did you mean {option} {_quoted(near[0])}?"
+                hint=f"Did you mean {option} {quoted(near[0])}?"
                 if near
-                else f"Name one of them: {option} {_quoted(header[0])}.",
+                else f"Name one of them: {option} {quoted(header[0])}.",
                 code="unknown_column",
             )
 
@@ -121,45 +135,54 @@ class _Search:
         self.header = tuple(header)
         self.config = config
         self.notes: list[str] = []
-        require_columns(header, config.time, "--time")
-        require_columns(header, config.id, "--id")
-        require_columns(header, config.target, "--target")
+        self.named = {name: self._places(name, getattr(config, name)) for name in ROLES}
+        self._refuse_two_roles()
+        self.reserved = {at for name in ROLES if name != "time" for at in self.named[name]}
         words = [sample.iloc[:, at].to_numpy(dtype=object) for at in range(len(self.header))]
         # Rows without anything are blank lines, not data.
         filled = np.zeros(len(sample), dtype=bool)
         for column in words:
             filled |= column != ""
         self.words: list[Words] = [column[filled] for column in words]
-        self.kinds: list[Kind] = [_kind(column) for column in self.words]
+        self.kinds: list[Kind] = [kind_of(column) for column in self.words]
 
     def run(self) -> Found:
         self._refuse_missing_header()
         time = self._time()
         ids = self._ids(time)
-        taken = {*ids, *([time] if time is not None else [])}
-        for name in self.config.target:
-            if self.header.index(name) in taken:
-                raise UsageError(
-                    f"Column {name!r} is to be forecast and to be time or id at once.",
-                    hint="Name another column with --target, --time or --id.",
-                    code="role_conflict",
-                )
-        if time is None:
+        if not time:
             self.notes.append("No time column found: rows are steps 0, 1, 2 …")
-        layout, targets = self._targets(time, ids, taken)
-        taken |= set(targets)
+        covariates = [*self.named["past"], *self.named["known"], *self.named["static"]]
+        layout, targets = self._targets(time, ids, {*time, *ids, *covariates})
+        taken = {*time, *ids, *covariates, *targets}
         ignored = [
             self.header[at]
             for at in range(len(self.header))
             if at not in taken and not (self.header[at] == "" and self.kinds[at] == "empty")
         ]
-        columns = Columns(
-            layout,
-            () if time is None else (self.header[time],),
-            tuple(self.header[at] for at in ids),
-            tuple(self.header[at] for at in targets),
-        )
-        return Found(columns, tuple(ignored), tuple(self.notes))
+        places = (time, ids, targets, *(self.named[role] for role in ("past", "known", "static")))
+        columns = Columns(layout, *(tuple(self.header[at] for at in role) for role in places))
+        kinds = {self.header[at]: self.kinds[at] for at in covariates}
+        possible_ids = self._possible_ids(time, {*time, *ids, *covariates})
+        return Found(columns, tuple(ignored), tuple(self.notes), kinds, possible_ids)
+
+    def _places(self, role: str, names: Sequence[str]) -> list[int]:
+        """Where the columns named for one role stand, each once. Raises `UsageError`."""
+        require_columns(self.header, names, f"--{role}")
+        return [self.header.index(name) for name in dict.fromkeys(names)]
+
+    def _refuse_two_roles(self) -> None:
+        roles: dict[int, str] = {}
+        for role, places in self.named.items():
+            for at in places:
+                if at in roles:
+                    raise UsageError(
+                        f"Column {self.header[at]!r} is named by --{roles[at]} and by --{role}; "
+                        "expected one role for each column.",
+                        hint=f"Leave it out of one of them, or name another column with --{role}.",
+                        code="role_conflict",
+                    )
+                roles[at] = role
 
     def _refuse_missing_header(self) -> None:
         def is_value(name: str) -> bool:
@@ -175,25 +198,26 @@ class _Search:
 
     # --- time ---
 
-    def _time(self) -> int | None:
-        if self.config.time:
-            return self.header.index(self.config.time[0])
+    def _time(self) -> list[int]:
+        """Where the columns of time stand: several where a date is split over them, none where rows are steps."""
+        if self.named["time"]:
+            return self.named["time"]
         named = [at for name in TIME_NAMES for at in self._named(name)]
         others = [at for at in range(len(self.header)) if at not in named]
-        reserved = {self.header.index(name) for name in (*self.config.id, *self.config.target)}
-        candidates = [at for at in (*named, *others) if at not in reserved]
-        dated = [at for at in candidates if looks_like_time(_present(self.words[at])[:400])]
-        if dated:
-            self._refuse_split_clock(dated[0])
-            return dated[0]
-        self._refuse_split_date(reserved)
+        candidates = [at for at in (*named, *others) if at not in self.reserved]
+        dated = [at for at in candidates if looks_like_time(_present(self.words[at])[:LOOKED_AT])]
+        # Of two date columns with names of their own, the one that repeats less is the time: cohort, then stamp.
+        dated.sort(key=lambda at: (at not in named, 0 if at in named else -pd.unique(self.words[at]).size))
+        split = self._split_time()
+        if split or dated:
+            return split or dated[:1]
         for name in INTEGER_TIME_NAMES:
             for at in self._named(name):
-                if at not in reserved and self._counts(at):
-                    return at
+                if at not in self.reserved and self._counts(at):
+                    return [at]
         for name in STRICT_TIME_NAMES:
             for at in self._named(name):
-                if at not in reserved and self.kinds[at] != "empty":
+                if at not in self.reserved and self.kinds[at] != "empty":
                     found = _present(self.words[at])[0]
                     raise DataError(
                         f"Column {self.header[at]!r} holds {found!r}, which is no date and does not count up; "
@@ -201,7 +225,18 @@ class _Search:
                         hint="Name the column of time stamps with --time, or write the dates as YYYY-MM-DD.",
                         code="unreadable_time",
                     )
-        return None
+        self._refuse_time_as_covariate()
+        return []
+
+    def _refuse_time_as_covariate(self) -> None:
+        for role in ("past", "known", "static"):
+            for at in self.named[role]:
+                if looks_like_time(_present(self.words[at])[:LOOKED_AT]):
+                    raise UsageError(
+                        f"Column {self.header[at]!r} is named by --{role}, and no other column holds time stamps.",
+                        hint=f"Leave it out of --{role}; --calendar shows the network hour, weekday and season.",
+                        code="role_conflict",
+                    )
 
     def _named(self, name: str) -> list[int]:
         return [at for at, own in enumerate(self.header) if own.strip().lower() == name]
@@ -212,8 +247,8 @@ class _Search:
         if numbers is None:
             return False
         groups: list[npt.NDArray[np.int64]] = [np.zeros(numbers.size, dtype=np.int64)]
-        if self.config.id:
-            groups = [_codes([self.words[self.header.index(name)] for name in self.config.id])]
+        if self.named["id"]:
+            groups = [_codes([self.words[other] for other in self.named["id"]])]
         else:
             groups += [
                 _codes([self.words[other]])
@@ -225,63 +260,69 @@ class _Search:
             rises = np.diff(numbers[order])[np.diff(group[order]) == 0]
             if numbers.size == 1:
                 return True
-            if rises.size and np.mean(rises > 0) >= UNIQUE_SHARE:
-                _, counts = np.unique(rises, return_counts=True)
+            if rises.size and np.mean(rises > 0) >= COUNTING_SHARE:
+                _, counts = np.unique(rises[rises > 0], return_counts=True)
                 if 2 * counts.max() >= rises.size:
                     return True
         return False
 
-    def _refuse_split_clock(self, time: int) -> None:
-        """Dates in one column and the time of day in another are not read yet, and must not be read wrongly."""
-        if any(":" in word for word in _present(self.words[time])[:5]) or not _repeats(self.words[time]):
-            return
-        for at, column in enumerate(self.words):
-            present = _present(column)[:50]
-            named = self.header[at].strip().lower() in CLOCK_NAMES
-            clock = bool(present) and all(CLOCK.fullmatch(word.strip()) for word in present)
-            if at != time and named and (clock or self.kinds[at] == "number"):
-                raise self._split([self.header[time], self.header[at]])
-
-    def _refuse_split_date(self, reserved: set[int]) -> None:
-        split = [
-            at for name in ("year", "month", "day", "hour") for at in self._named(name) if self.kinds[at] == "number"
-        ]
-        if {"year", "month"} <= {self.header[at].strip().lower() for at in split} and not reserved & set(split):
-            raise self._split([self.header[at] for at in split])
-
-    def _split(self, names: Sequence[str]) -> DataError:
-        return DataError(
-            f"The time is split over the columns {_listed(names)}; expected one column of time stamps.",
-            hint="Join them into one column such as 2024-03-01 18:00.",
-            code="split_time",
-        )
+    def _split_time(self) -> list[int]:
+        """Columns over which the time is split, in calendar order."""
+        ids = self.named["id"]
+        hidden = np.full(self.words[0].size, "", dtype=object)
+        words = [hidden if at in self.reserved and at not in ids else column for at, column in enumerate(self.words)]
+        split = split_time(self.header, words)
+        if set(split) & self.reserved:
+            return []
+        if split and ids:
+            # Dates repeat in a long file; beside a clock they repeat within a series.
+            days = _codes([self.words[at] for at in (*ids, split[0])])
+            if np.unique(days).size >= UNIQUE_SHARE * days.size:
+                return []
+        return list(split)
 
     # --- ids ---
 
-    def _ids(self, time: int | None) -> list[int]:
-        if self.config.id:
-            return [self.header.index(name) for name in self.config.id]
-        targets = [self.header.index(name) for name in self.config.target]
-        candidates = [at for at in range(len(self.header)) if at not in (time, *targets)]
+    def _ids(self, time: list[int]) -> list[int]:
+        if self.named["id"]:
+            return self.named["id"]
+        candidates = [at for at in range(len(self.header)) if at not in self.reserved and at not in time]
         for name in ID_NAMES:
             for at in self._named(name):
                 if at in candidates and self.kinds[at] != "empty" and not self._is_row_number(at):
                     return [at]
-        if time is None or not self.words[time].size:
+        if not time or not self.words[time[0]].size:
             return []
-        stamps = _codes([self.words[time]])
+        stamps = _codes([self.words[at] for at in time])
         if np.mean(np.bincount(stamps)[stamps] > 1) < REPEATED_SHARE:
             return []
         for at in candidates:
-            if self._may_be_id(at):
-                pairs = _codes([self.words[at], self.words[time]])
-                if np.unique(pairs).size >= UNIQUE_SHARE * pairs.size:
-                    return [at]
+            if self._may_be_id(at) and self._tells_apart(at, time):
+                return [at]
         return []
 
+    def _possible_ids(self, time: list[int], taken: set[int]) -> tuple[str, ...]:
+        if not time or not self.words[time[0]].size:
+            return ()
+        stamps = _codes([self.words[at] for at in time])
+        numbers_too = np.mean(np.bincount(stamps)[stamps] > 1) >= REPEATED_SHARE
+        return tuple(
+            self.header[at]
+            for at, kind in enumerate(self.kinds)
+            if at not in taken
+            and (kind == "text" or (kind == "number" and numbers_too and parse_integers(self.words[at]) is not None))
+            and self._tells_apart(at, time)
+        )
+
+    def _tells_apart(self, at: int, time: list[int]) -> bool:
+        """Whether nearly all rows differ by a column and the time together."""
+        pairs = _codes([self.words[other] for other in (at, *time)])
+        return bool(np.unique(pairs).size >= UNIQUE_SHARE * pairs.size)
+
     def _may_be_id(self, at: int) -> bool:
-        name = self.header[at].strip().lower()
-        return self.kinds[at] == "text" or (name in (*ID_NAMES, *WEAK_ID_NAMES) and not self._is_row_number(at))
+        name = self.header[at].strip()
+        named = name.lower() in (*ID_NAMES, *WEAK_ID_NAMES) or NUMBERED.search(name) is not None
+        return self.kinds[at] == "text" or (self.kinds[at] == "number" and named and not self._is_row_number(at))
 
     def _is_row_number(self, at: int) -> bool:
         """Whether a column only counts the rows: 0, 1, 2 … or 1, 2, 3 …"""
@@ -293,18 +334,18 @@ class _Search:
 
     # --- targets ---
 
-    def _targets(self, time: int | None, ids: list[int], taken: set[int]) -> tuple[Layout, list[int]]:
+    def _targets(self, time: list[int], ids: list[int], taken: set[int]) -> tuple[Layout, list[int]]:
         numeric = [
             at
             for at in range(len(self.header))
             if at not in taken and self.kinds[at] == "number" and not self._is_row_number(at)
         ]
-        targets = [self.header.index(name) for name in dict.fromkeys(self.config.target)]
+        targets = self.named["target"]
         named_ids = _listed([self.header[at] for at in ids])
         if not targets:
             known = [at for name in TARGET_NAMES for at in self._named(name) if at not in taken]
             # `y` alone may be one of three axes; behind `ds` or an id it is what is forecast.
-            if ids or (time is not None and self.header[time] == "ds"):
+            if ids or (time and self.header[time[0]] == "ds"):
                 known = [*self._named("y"), *known]
             targets = known[:1]
         if not targets:
@@ -313,7 +354,7 @@ class _Search:
                 raise UsageError(
                     f"Which column is to be forecast? The file has several series (by {named_ids}) "
                     f"and the numeric columns {_listed([self.header[at] for at in numeric])}.",
-                    hint=f"Name one: --target {_quoted(self.header[numeric[-1]])}.",
+                    hint=f"Name one: --target {quoted(self.header[numeric[-1]])}.",
                     code="which_target",
                 )
         if not targets:
@@ -326,30 +367,28 @@ class _Search:
             if len(targets) > 1:
                 raise UsageError(
                     f"--target names {len(targets)} columns in a file with an id column ({named_ids}); expected one.",
-                    hint=f"Name one: --target {_quoted(self.header[targets[0]])}.",
+                    hint=f"Name one: --target {quoted(self.header[targets[0]])}.",
                     code="which_target",
                 )
             return "long", targets
         return ("wide" if len(targets) > 1 else "single"), targets
 
 
-def _kind(words: Words) -> Kind:
-    """Numbers, where most cells that hold something are numbers: one bad cell is an error to name, not a text."""
-    present = _present(words)
-    if not present:
+def kind_of(words: Words) -> Kind:
+    """Numbers, where most texts are numbers or most cells are: a bad cell is then an error to name, not a text."""
+    codes, unique = pd.factorize(words)
+    held = np.asarray([not is_missing(word) for word in unique], dtype=bool)
+    if not held.any():
         return "empty"
-    # A decimal comma has been told apart by the reader; here it may stand for a number as well.
-    good = sum(number_of(word) is not None or number_of(word.replace(",", ".")) is not None for word in present)
-    return "number" if 2 * good > len(present) else "text"
+    good = np.asarray([number_of(word) is not None for word in unique], dtype=bool) & held
+    cells = np.bincount(codes, minlength=held.size)
+    most = 2 * np.count_nonzero(good) > np.count_nonzero(held) or cells[good].sum() >= MOSTLY * cells[held].sum()
+    return "number" if most else "text"
 
 
 def _present(words: Words) -> list[str]:
     """The distinct cells that hold something, in their order."""
     return [word for word in pd.unique(words) if not is_missing(word)]
-
-
-def _repeats(words: Words) -> bool:
-    return pd.unique(words).size < 0.6 * words.size
 
 
 def _codes(columns: Sequence[Words]) -> npt.NDArray[np.int64]:
@@ -365,5 +404,5 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(name or '""' for name in names)
 
 
-def _quoted(name: str) -> str:
+def quoted(name: str) -> str:
     return f"'{name}'" if re.search(r"[^\w.-]", name) or not name else name

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stacklstm_cli.data.calendar import Step, TimeForm
+from stacklstm_cli.errors import DataError
 
 Floats = npt.NDArray[np.float64]
 Covered = npt.NDArray[np.float32]
@@ -37,6 +38,11 @@ class Columns:
     """Covariates known for the future too."""
     static: tuple[str, ...] = ()
     """Covariates that never change within a series."""
+
+    @property
+    def all_names(self) -> tuple[str, ...]:
+        """Every column that has a role."""
+        return (*self.time, *self.ids, *self.targets, *self.past, *self.known, *self.static)
 
     @property
     def key_names(self) -> tuple[str, ...]:
@@ -153,11 +159,26 @@ class Panel:
 
     def time_columns(self, positions: npt.ArrayLike) -> dict[str, list[str]]:
         """Positions on the grid as the columns of time that the input has."""
-        return dict(zip(self.columns.time_names, [self.stamps(positions)], strict=True))
+        return dict(zip(self.columns.time_names, self.time_form.columns(self.step, positions), strict=True))
 
     def stamps(self, positions: npt.ArrayLike) -> list[str]:
         """Positions on the grid as text, in the form the file was written in."""
         return self.time_form.write(self.step, np.asarray(positions, dtype=np.int64))
+
+    def refuse_gaps(self) -> None:
+        """Raise `DataError` for the first row inside a series that has no value."""
+        missing = np.flatnonzero(np.isnan(self.values))
+        if not missing.size:
+            return
+        series = int(np.searchsorted(self.offsets, missing[0], "right")) - 1
+        stamp = self.stamps(self.starts[series] + missing[:1] - self.offsets[series])[0]
+        name = f"series {self.name(series)!r}, " if self.n_series > 1 else ""
+        count = f"{missing.size:,} such row{'' if missing.size == 1 else 's'}"
+        raise DataError(
+            f"{name}time {stamp}: no value, and --gaps error refuses gaps ({count}).",
+            hint="--gaps mask shows the network which values are missing.",
+            code="gaps",
+        )
 
     def fingerprint(self) -> str:
         """SHA-256 of what the panel holds, whatever file, compression or row order it came from."""

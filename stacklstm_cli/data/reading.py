@@ -4,25 +4,33 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import BinaryIO
 
-import numpy as np
-import pandas as pd
-
 from stacklstm_cli.config import DataConfig, ReadingConfig
-from stacklstm_cli.data.calendar import Step
-from stacklstm_cli.data.columns import Found, find_columns
-from stacklstm_cli.data.gridding import Rows, count_of, gridded, in_order, on_grid, shortened
+from stacklstm_cli.data.calendar import Step, TimeForm
+from stacklstm_cli.data.columns import Found, Kind, find_columns
+from stacklstm_cli.data.covariates import behind_the_end, static_values, timed_values
+from stacklstm_cli.data.gridding import (
+    Rows,
+    aggregated,
+    gridded,
+    in_order,
+    on_grid,
+    refuse_far,
+    shortened,
+    without_repeats,
+)
+from stacklstm_cli.data.loading import load_rows
 from stacklstm_cli.data.opening import open_table
-from stacklstm_cli.data.panel import Columns, Floats, Ints, Panel, Stored
-from stacklstm_cli.data.stamps import Words
+from stacklstm_cli.data.panel import Columns, Covariate, Ints, Panel, Stored
+from stacklstm_cli.data.patterns import Stamps
 from stacklstm_cli.data.table import Table
 from stacklstm_cli.data.timing import read_time
 from stacklstm_cli.errors import DataError, ModelError, UsageError
 
 SAMPLE_ROWS = 2000
 NOTHING_SET = ReadingConfig()
-LARGEST = 1e100
 
 
 def read_panel(
@@ -42,12 +50,15 @@ def read_panel(
     Raises `DataError` for files that cannot be read one way only,
     `UsageError` for options that do not fit the file, `ModelError` where the file is not the model's.
     """
-    table = open_table(sources, stdin)
+    table = open_table(sources, reading, stdin)
+    # It need not be written as DATA is: a template comes from this program.
+    own = replace(reading, delimiter=None, decimal=None, encoding=None)
+    ahead = open_table([future], own) if future is not None else None
     if stored is not None:
-        return _read(table, _stored_roles(table, stored.columns), config, reading, stored)[0]
+        return _read(table, _stored_roles(table, stored), config, reading, stored, ahead)[0]
     found = _roles(table, SAMPLE_ROWS, config)
     try:
-        panel, repeats = _read(table, found, config, reading, stored)
+        panel, repeats = _read(table, found, config, reading, None, ahead)
     except DataError as error:
         if error.code != "duplicate_timestamps":
             raise
@@ -58,7 +69,7 @@ def read_panel(
         again = _roles_of_whole(table, found, config) if repeats else None
         if again is None:
             return panel
-    return _read(table, again, config, reading, stored)[0]
+    return _read(table, again, config, reading, None, ahead)[0]
 
 
 def _roles(table: Table, rows: int | None, config: DataConfig) -> Found:
@@ -80,8 +91,8 @@ def _roles_of_whole(table: Table, found: Found, config: DataConfig) -> Found | N
     return None if again.columns == found.columns else again
 
 
-def _stored_roles(table: Table, stored: Columns) -> Found:
-    roles = (*stored.time, *stored.ids, *stored.targets)
+def _stored_roles(table: Table, stored: Stored) -> Found:
+    roles = stored.columns.all_names
     for name in roles:
         if name not in table.header:
             raise ModelError(
@@ -90,42 +101,91 @@ def _stored_roles(table: Table, stored: Columns) -> Found:
                 hint="Name the model of this data with --model, or give the file the column.",
                 code="columns_differ",
             )
-    return Found(stored, tuple(name for name in table.header if name and name not in roles))
+    kinds: dict[str, Kind] = {
+        covariate.name: "number" if covariate.categories is None else "text" for covariate in stored.covariates
+    }
+    return Found(stored.columns, tuple(name for name in table.header if name and name not in roles), kinds=kinds)
 
 
 def _read(
-    table: Table, found: Found, config: DataConfig, reading: ReadingConfig, stored: Stored | None
+    table: Table,
+    found: Found,
+    config: DataConfig,
+    reading: ReadingConfig,
+    stored: Stored | None,
+    future: Table | None,
 ) -> tuple[Panel, int]:
-    """The panel, and how many rows repeated another."""
+    """The panel, and how many rows repeated the time of another."""
     columns = found.columns
     _refuse_clash(table, columns)
     notes = [*table.notes, *found.notes]
-    rows, words = _load(table, columns, notes)
+    rows, words, covariates = load_rows(table, found, future, notes)
     form, stamps, step = read_time(rows, words, columns, config.freq, reading, stored, notes)
-    ordinals = on_grid(rows, stamps, step)
-    rows, ordinals, repeats = in_order(rows, ordinals, stamps, form, columns, notes)
-    keys, values, offsets, starts = gridded(rows, ordinals, columns, form, step, notes)
-    _refuse_huge(table, columns, values)
-    layout = _layout_note(found, step, len(keys))
-    all_notes = (layout, *notes)
+    # They may be the largest of all that is held.
+    del words
+    ahead: tuple[Rows, Ints] | None = None
+    own = rows.places < sum(table.rows)
+    if not own.all():
+        refuse_far(rows, step.floors(stamps), step)
+        later, late_stamps = in_order(rows.taken(~own), stamps[~own], [])
+        later, late_ordinals, _ = _on_grid(later, late_stamps, step, form, found, reading, [])
+        ahead = later, late_ordinals
+        rows, stamps = rows.taken(own), stamps[own]
+    rows, stamps = in_order(rows, stamps, notes)
+    static = static_values(rows, covariates)  # [K, S]
+    rows, ordinals, repeats = _on_grid(rows, stamps, step, form, found, reading, notes)
+    grid = gridded(rows, ordinals, columns, step, notes)
     panel = Panel(
         columns,
         step,
         form,
-        keys,
-        values,
-        offsets,
-        starts,
+        grid.keys,
+        grid.values,
+        grid.offsets,
+        grid.starts,
+        covariates,
         rows_read=sum(table.rows),
         sha256=table.sha256,
-        notes=all_notes,
+        notes=(_layout_note(found, covariates, step, len(grid.keys)), *notes),
     )
+    if columns.past or columns.known:
+        if ahead is not None and not columns.time:
+            ahead = ahead[0], behind_the_end(grid, *ahead)
+        timed = timed_values(grid, columns, covariates, rows, ordinals, ahead, step)
+        panel = replace(panel, timed=timed.rows, timed_at=timed.at, timed_rows=timed.count)
+    if columns.static:
+        panel = replace(panel, static=static[grid.codes])  # [N, S]
     return panel, repeats
 
 
+def _on_grid(
+    rows: Rows,
+    stamps: Stamps,
+    step: Step,
+    form: TimeForm,
+    found: Found,
+    reading: ReadingConfig,
+    notes: list[str],
+) -> tuple[Rows, Ints, int]:
+    """Sorted rows with one for each position of a series, those positions, and how many rows were repeats."""
+    rows, stamps, repeats = without_repeats(
+        rows,
+        stamps,
+        reading.duplicates,
+        found.columns,
+        form,
+        found.possible_ids,
+        notes,
+        aggregated=reading.aggregate is not None,
+    )
+    if reading.aggregate is not None:
+        return *aggregated(rows, stamps, step, reading.aggregate, notes), repeats
+    return rows, on_grid(rows, stamps, step), repeats
+
+
 def _refuse_clash(table: Table, columns: Columns) -> None:
-    """Raise `DataError` where a forecast would have two columns of one name."""
-    names = (*columns.key_names, *columns.time_names)
+    """Raise `DataError` where a forecast, or the template of future rows, would have two columns of one name."""
+    names = (*columns.key_names, *columns.time_names, *(name for name in columns.known if name in columns.time_names))
     taken = [name for name in names if names.count(name) > 1 or re.fullmatch(r"forecast|q\d+(\.\d+)?", name)]
     if taken:
         raise DataError(
@@ -135,68 +195,29 @@ def _refuse_clash(table: Table, columns: Columns) -> None:
         )
 
 
-def _refuse_huge(table: Table, columns: Columns, values: Floats) -> None:
-    """Raise `DataError` for a value whose square no number can hold."""
-    largest = float(np.nanmax(np.abs(values)))
-    if largest > LARGEST:
-        raise DataError(
-            f"{table.name}: {largest:g} found in {', '.join(columns.targets)}; expected numbers up to {LARGEST:g}.",
-            hint="Mend the cell, or give the column in a larger unit.",
-            code="number_too_large",
-        )
-
-
-def _load(table: Table, columns: Columns, notes: list[str]) -> tuple[Rows, tuple[Words, ...]]:
-    """The rows that hold something, and their columns of time as text."""
-    text, numbers = table.columns([*columns.time, *columns.ids], columns.targets)
-    values = [numbers[name] for name in columns.targets]
-    count = values[0].size
-    filled = np.ones(count, dtype=bool)
-    if columns.time or columns.ids:
-        filled = np.logical_or.reduce(
-            [text[name] != "" for name in (*columns.time, *columns.ids)] + [~np.isnan(value) for value in values]
-        )
-    if not filled.all():
-        text = {name: words[filled] for name, words in text.items()}
-        values = [value[filled] for value in values]
-    infinite = 0
-    for at, value in enumerate(values):
-        wrong = np.isinf(value)
-        if wrong.any():
-            infinite += int(wrong.sum())
-            values[at] = np.where(wrong, np.nan, value)
-    if infinite:
-        notes.append(f"{count_of(infinite, 'infinite value')} counted as missing.")
-    codes, keys = _series([text[name] for name in columns.ids], int(filled.sum()))
-    rows = Rows(table, np.flatnonzero(filled), codes, keys, tuple(values))
-    return rows, tuple(text[name] for name in columns.time)
-
-
-def _series(ids: Sequence[Words], count: int) -> tuple[Ints, tuple[tuple[str, ...], ...]]:
-    """[rows] number of each row's series, in the order of the file, and the names of the series."""
-    if not ids:
-        return np.zeros(count, dtype=np.int64), ((),)
-    codes = np.zeros(count, dtype=np.int64)
-    for column in ids:
-        more, unique = pd.factorize(column)
-        codes = pd.factorize(codes * max(unique.size, 1) + more)[0].astype(np.int64)
-    _, first = np.unique(codes, return_index=True)
-    return codes, tuple(zip(*(column[first].tolist() for column in ids), strict=True))
-
-
-def _layout_note(found: Found, step: Step, count: int) -> str:
+def _layout_note(found: Found, covariates: Sequence[Covariate], step: Step, count: int) -> str:
     """One line: what the file was understood to be."""
     columns = found.columns
-    time = f"time {', '.join(map(repr, columns.time))} ({step.label})" if columns.time else "rows in steps"
+    time = f"time {_listed(columns.time)} ({step.label})" if columns.time else "rows in steps"
     if columns.layout == "long":
         by = " and ".join(map(repr, columns.ids))
-        what = f"long file: {count} series by {by}, {time}, target {columns.targets[0]!r}"
+        parts = [f"long file: {count} series by {by}, {time}, target {columns.targets[0]!r}"]
     elif columns.layout == "wide":
-        what = f"wide file: {count} series ({shortened(columns.targets)}), {time}"
+        parts = [f"wide file: {count} series ({shortened(columns.targets)}), {time}"]
     else:
-        what = f"one series: {time}, target {columns.targets[0]!r}"
-    return what + (
-        f"; ignored: {shortened([name or 'a column without a name' for name in found.ignored])}"
-        if found.ignored
-        else ""
-    )
+        parts = [f"one series: {time}, target {columns.targets[0]!r}"]
+    for role in ("past", "known", "static"):
+        own = [
+            repr(covariate.name) + (" (categories)" if covariate.categories is not None else "")
+            for covariate in covariates
+            if covariate.role == role
+        ]
+        if own:
+            parts.append(f"{role} {', '.join(own)}")
+    if found.ignored:
+        parts.append(f"ignored: {shortened([name or 'a column without a name' for name in found.ignored])}")
+    return "; ".join(parts)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(map(repr, names))

@@ -6,32 +6,19 @@ it is asked for.
 
 from __future__ import annotations
 
-import csv
-import io
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from stacklstm_cli.data.cells import USUAL, Missing, number_of
+from stacklstm_cli.data.delimited import Floats, not_a_number
 from stacklstm_cli.data.stamps import Words
 from stacklstm_cli.errors import DataError
-
-Floats = npt.NDArray[np.float64]
-
-NA_WORDS = frozenset(("", "na", "n/a", "nan", "null", "none", "-", "?", "."))
-"""Cells without a value, in any case."""
-NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?inf(inity)?", re.IGNORECASE)
-COMMA_NUMBER = re.compile(r"[+-]?\d*,?\d+(e[+-]?\d+)?", re.IGNORECASE)
-# The C parser knows these spellings; rarer ones (nAn) are met in `numbers_of`.
-NA_SPELLINGS = sorted(
-    {form for word in NA_WORDS for form in (word, word.upper(), word.title(), word.capitalize())} | {"NaN"}
-)
 
 
 class Source(Protocol):
@@ -49,146 +36,14 @@ class Source(Protocol):
     def sample(self, limit: int | None) -> pd.DataFrame:
         """The first `limit` rows (None: all), every cell as text; columns are numbered, not named."""
 
-    def columns(self, text: Sequence[int], numbers: Sequence[int]) -> dict[int, Any]:
-        """The asked columns by their number: text as [rows] str objects, numbers as [rows] float64, NaN missing."""
+    def columns(self, text: Sequence[int], numbers: Sequence[int], covariates: Sequence[int] = ()) -> dict[int, Any]:
+        """The asked columns by their number: text as [rows] str objects, numbers as [rows] float64, NaN missing.
+
+        In `covariates`, which are text, missing cells are empty.
+        """
 
     def place(self, row: int) -> str:
         """Where row `row` (from 0) stands, for messages."""
-
-
-def is_missing(word: str) -> bool:
-    return word.strip().lower() in NA_WORDS
-
-
-def number_of(word: str) -> float | None:
-    """A cell as a number; NaN where it is missing, None where it is neither."""
-    cleaned = word.strip()
-    if cleaned.lower() in NA_WORDS:
-        return float("nan")
-    return float(cleaned) if NUMBER.fullmatch(cleaned) else None
-
-
-def numbers_of(words: Words, complain: Callable[[int, str], DataError]) -> Floats:
-    """[rows] cells as numbers; `complain(row, cell)` makes the error for the first that is none."""
-    codes, unique = pd.factorize(words)
-    values = [number_of(word) for word in unique]
-    wrong = [code for code, value in enumerate(values) if value is None]
-    if wrong:
-        row = int(np.flatnonzero(np.isin(codes, wrong))[0])
-        raise complain(row, str(words[row]))
-    return np.asarray(values, dtype=np.float64)[codes]
-
-
-@dataclass
-class CsvSource:
-    """Delimited text in UTF-8."""
-
-    name: str
-    header: tuple[str, ...]
-    body: bytes
-    """A guard row of delimiters, one more than the header has, then the rows of the file. It makes pandas
-    see rows that are too long, which it otherwise lets pass wherever only some columns are read."""
-    delimiter: str
-    first_line: int
-    """Line of the first row behind the header."""
-    decimal: str = "."
-    notes: tuple[str, ...] = ()
-
-    def sample(self, limit: int | None) -> pd.DataFrame:
-        return self._read(list(range(len(self.header))), dict.fromkeys(range(len(self.header)), object), {}, limit)
-
-    def columns(self, text: Sequence[int], numbers: Sequence[int]) -> dict[int, Any]:
-        extra = len(self.header)
-        wanted = [*text, *numbers, extra]
-        types: dict[int, Any] = {**dict.fromkeys([*text, extra], object), **dict.fromkeys(numbers, np.float64)}
-        try:
-            frame = self._read(wanted, types, dict.fromkeys(numbers, NA_SPELLINGS), None)
-        except ValueError as error:
-            if not numbers or isinstance(error, pd.errors.ParserError):
-                raise
-            # Some cell is not a plain number: read text to find it, or to read what pandas cannot.
-            frame = self._read(wanted, dict.fromkeys(wanted, object), {}, None)
-        self._refuse_long_rows(frame[extra].to_numpy(dtype=object))
-        found: dict[int, Any] = {column: frame[column].to_numpy(dtype=object) for column in text}
-        for column in numbers:
-            if frame[column].dtype == np.float64:
-                found[column] = frame[column].to_numpy()
-            else:
-                found[column] = self._numbers(column, frame[column].to_numpy(dtype=object))
-        return found
-
-    def _numbers(self, column: int, words: Words) -> Floats:
-        if self.delimiter != ",":
-            # A decimal comma may first appear after the sample, behind whole numbers.
-            unique = [word.strip() for word in pd.unique(words) if not is_missing(word)]
-            if self.decimal == "," or all(COMMA_NUMBER.fullmatch(word) for word in unique):
-                words = np.asarray([word.replace(",", ".") for word in words], dtype=object)
-
-        def complain(row: int, cell: str) -> DataError:
-            return not_a_number(self, row, self.header[column], cell)
-
-        return numbers_of(words, complain)
-
-    def _refuse_long_rows(self, extra: Words) -> None:
-        long = extra != ""
-        if long.any():
-            row = int(np.argmax(long))
-            raise DataError(
-                f"{self.place(row)}: more fields than the {len(self.header)} of the header.",
-                hint="Quote texts that hold the delimiter, or give every column a name in the header.",
-                code="ragged_row",
-            )
-
-    def _read(
-        self, wanted: Sequence[int], types: dict[int, Any], missing: dict[int, list[str]], limit: int | None
-    ) -> pd.DataFrame:
-        # pandas-stubs know no columns that are named by numbers.
-        read_csv: Any = pd.read_csv
-        try:
-            frame: pd.DataFrame = read_csv(
-                io.BytesIO(self.body),
-                sep=self.delimiter,
-                header=None,
-                names=list(range(len(self.header) + 1)),
-                usecols=list(wanted),
-                index_col=False,
-                dtype=types,
-                nrows=None if limit is None else limit + 1,
-                decimal=self.decimal,
-                keep_default_na=False,
-                na_values=missing or None,
-                skip_blank_lines=False,
-                skipinitialspace=True,
-                float_precision="round_trip",
-                encoding="utf-8",
-                engine="c",
-                # In chunks, pandas would look for the guard row in each.
-                low_memory=False,
-            )
-        except pd.errors.ParserError as error:
-            raise DataError(
-                f"{self.name}: the rows cannot be told apart ({str(error).removeprefix('Error tokenizing data. ')}).",
-                hint="Look for a quotation mark that is opened and never closed.",
-                code="broken_csv",
-            ) from error
-        rows: pd.DataFrame = frame.iloc[1:].reset_index(drop=True)
-        return rows
-
-    def place(self, row: int) -> str:
-        return f"{self.name}, line {self.first_line + self._lines_before(row)}"
-
-    def _lines_before(self, row: int) -> int:
-        if b'"' not in self.body:
-            return row
-        # Quoted cells may hold line ends, so that rows and lines part; only messages pay for counting.
-        reader = csv.reader(io.StringIO(self.body.decode(), newline=""), delimiter=self.delimiter)
-        lines = 0
-        for index, _ in enumerate(reader):
-            # The guard row is read first.
-            lines = reader.line_num - 1
-            if index == row:
-                break
-        return lines
 
 
 @dataclass
@@ -197,6 +52,7 @@ class ParquetSource:
 
     name: str
     table: pa.Table
+    missing: Missing = USUAL
     notes: tuple[str, ...] = ()
 
     @property
@@ -205,29 +61,63 @@ class ParquetSource:
 
     def sample(self, limit: int | None) -> pd.DataFrame:
         table = self.table if limit is None else self.table.slice(0, limit)
-        words = {index: _arrow_words(table.column(index)) for index in range(table.num_columns)}
+        words = {at: self._sampled(column) for at, column in enumerate(table.columns)}
         frame: pd.DataFrame = pd.DataFrame(words, dtype=object)
         return frame
 
-    def columns(self, text: Sequence[int], numbers: Sequence[int]) -> dict[int, Any]:
-        found: dict[int, Any] = {index: _arrow_words(self.table.column(index)) for index in text}
-        for index in numbers:
-            column = self.table.column(index)
+    def columns(self, text: Sequence[int], numbers: Sequence[int], covariates: Sequence[int] = ()) -> dict[int, Any]:
+        found: dict[int, Any] = {at: self._words(at) for at in (*text, *covariates)}
+        for at in covariates:
+            found[at] = _turned(found[at], lambda word: "" if self.missing.holds(word) else word)
+        for at in numbers:
+            column = self.table.column(at)
             kind = column.type
             if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
-                found[index] = pc.fill_null(pc.cast(column, pa.float64(), safe=False), float("nan")).to_numpy()
+                found[at] = pc.fill_null(pc.cast(column, pa.float64(), safe=False), float("nan")).to_numpy()
             else:
-                found[index] = self._numbers(index)
+                found[at] = self._numbers(at)
         return found
 
-    def _numbers(self, index: int) -> Floats:
-        def complain(row: int, cell: str) -> DataError:
-            return not_a_number(self, row, self.header[index], cell)
+    def _sampled(self, column: pa.ChunkedArray) -> Words:
+        """Columns that cannot be read as text are empty, so that they play no role unless they are named."""
+        try:
+            return _arrow_words(column)
+        except pa.ArrowException:
+            return np.full(len(column), "", dtype=object)
 
-        return numbers_of(_arrow_words(self.table.column(index)), complain)
+    def _words(self, at: int) -> Words:
+        column = self.table.column(at)
+        try:
+            return _turned(_arrow_words(column), str.strip)
+        except pa.ArrowException as error:
+            raise DataError(
+                f"{self.name}: column {self.header[at]!r} holds {column.type}, expected text, numbers or time stamps.",
+                hint="Leave the column out, or write its parts as columns of their own.",
+                code="unreadable_column",
+            ) from error
+
+    def _numbers(self, at: int) -> Floats:
+        words = self._words(at)
+        codes, unique = pd.factorize(words)
+        values = np.full(len(unique), np.nan)
+        for code, word in enumerate(unique):
+            number = float("nan") if self.missing.holds(word) else number_of(word)
+            if number is None:
+                row = int(np.argmax(codes == code))
+                raise not_a_number(self.place(row), self.header[at], word)
+            values[code] = number
+        return values[codes]
 
     def place(self, row: int) -> str:
         return f"{self.name}, row {row + 1}"
+
+
+def _turned(words: Words, turn: Callable[[str], str]) -> Words:
+    """[rows] each cell turned by `turn`; equal cells are one object."""
+    codes, unique = pd.factorize(words)
+    turned = np.empty(len(unique), dtype=object)
+    turned[:] = [turn(word) for word in unique]
+    return turned[codes]
 
 
 def _arrow_words(column: pa.ChunkedArray) -> Words:
@@ -249,15 +139,6 @@ def _arrow_words(column: pa.ChunkedArray) -> Words:
     return np.asarray(words, dtype=object)
 
 
-def not_a_number(source: Source, row: int, column: str, cell: str) -> DataError:
-    """The error for a cell of a target column that is not a number."""
-    return DataError(
-        f"{source.place(row)}, column {column!r}: {cell!r} found, expected a number.",
-        hint="Mend the cell (an empty one is a missing value), or name the columns to forecast with --target.",
-        code="not_a_number",
-    )
-
-
 @dataclass
 class Table:
     """One or several files with the same columns, one below the other."""
@@ -266,6 +147,7 @@ class Table:
     orders: tuple[tuple[int, ...], ...]
     """For each file: where each column of the first file's header stands in it."""
     sha256: str
+    missing: Missing = USUAL
     rows: tuple[int, ...] = ()
     """Rows of each file, known once columns were read."""
 
@@ -295,25 +177,28 @@ class Table:
         whole: pd.DataFrame = pd.concat(frames, ignore_index=True) if len(frames) > 1 else frames[0]
         return whole
 
-    def columns(self, text: Sequence[str], numbers: Sequence[str]) -> tuple[dict[str, Words], dict[str, Floats]]:
+    def columns(
+        self, text: Sequence[str], numbers: Sequence[str], covariates: Sequence[str] = ()
+    ) -> tuple[dict[str, Words], dict[str, Floats]]:
         """The named columns of all files: text as [rows] str objects, numbers as [rows] float64, NaN missing.
 
+        `covariates` are text as well; missing cells in them are empty.
         Raises `DataError` for a cell that is not a number, or a row with too many fields.
         """
-        text_at, numbers_at = [self._position(name) for name in text], [self._position(name) for name in numbers]
-        parts, rows = [], []
+        places = {name: self._position(name) for name in (*text, *numbers, *covariates)}
+        parts: dict[str, list[Any]] = {name: [] for name in places}
+        rows = []
         for source, order in zip(self.sources, self.orders, strict=True):
-            part = source.columns([order[at] for at in text_at], [order[at] for at in numbers_at])
-            parts.append({at: part[order[at]] for at in (*text_at, *numbers_at)})
-            rows.append(len(next(iter(parts[-1].values()))))
+            at = {name: order[place] for name, place in places.items()}
+            part = source.columns(*([at[name] for name in names] for names in (text, numbers, covariates)))
+            for name in places:
+                parts[name].append(part[at[name]])
+            rows.append(len(parts[next(iter(places))][-1]))
         self.rows = tuple(rows)
-        whole = {
-            at: np.concatenate([part[at] for part in parts]) if len(parts) > 1 else parts[0][at] for at in parts[0]
-        }
-        return (
-            {name: whole[at] for name, at in zip(text, text_at, strict=True)},
-            {name: whole[at] for name, at in zip(numbers, numbers_at, strict=True)},
-        )
+        whole = {name: found[0] if len(found) == 1 else np.concatenate(found) for name, found in parts.items()}
+        if self.missing.numbers:
+            whole |= {name: _without(whole[name], self.missing.numbers) for name in numbers}
+        return {name: whole[name] for name in (*text, *covariates)}, {name: whole[name] for name in numbers}
 
     def _position(self, name: str) -> int:
         if self.header.count(name) > 1:
@@ -344,6 +229,10 @@ class Table:
                 return part, row
             row -= rows
         raise IndexError(row)
+
+
+def _without(values: Floats, missing: tuple[float, ...]) -> Floats:
+    return np.where(np.isin(values, missing), np.nan, values)
 
 
 def _last(place: str) -> str:

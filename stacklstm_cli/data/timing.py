@@ -2,21 +2,45 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import re
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 
 from stacklstm_cli.config import ReadingConfig
 from stacklstm_cli.data.calendar import OffGridError, Step, TimeForm, infer_step, parse_freq
+from stacklstm_cli.data.cells import is_missing
 from stacklstm_cli.data.gridding import Rows, count_of
 from stacklstm_cli.data.panel import Columns, Ints, Stored
-from stacklstm_cli.data.stamps import StampError, Stamps, Words, find_forms
-from stacklstm_cli.data.table import is_missing
-from stacklstm_cli.errors import DataError, ModelError, UsageError
+from stacklstm_cli.data.patterns import DAY, SEPARATOR, Stamps, Words, typed_formats
+from stacklstm_cli.data.split import joined, split_formats
+from stacklstm_cli.data.stamps import Reading, StampError, find_forms
+from stacklstm_cli.data.zones import UnorderedError, Zone, find_zone, instants_in_order
+from stacklstm_cli.errors import DataError, ModelError, StacklstmError, UsageError
 
 MUCH_FULLER = 2.0
 """How many times fewer grid rows settle whether dates are day-first."""
+USUAL_MINUTES = (1, 5, 10, 15, 30, 60, 120, 180, 240, 360, 720, 1440)
+"""Steps to bring irregular rows onto."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A form of the time that makes a regular grid."""
+
+    form: TimeForm
+    stamps: Stamps
+    """[rows]"""
+    step: Step
+    positions: Ints
+    """[rows]"""
+    note: str = ""
+
+    @property
+    def size(self) -> int:
+        """Rows of the grid from the first stamp to the last."""
+        return int(self.positions.max() - self.positions.min()) + 1
 
 
 def read_time(
@@ -30,110 +54,290 @@ def read_time(
 ) -> tuple[TimeForm, Stamps, Step]:
     """How time is written, the stamp of each row, and the step between rows.
 
-    `time` are the columns of time as text, [rows] each; `stored` is what a model knows.
+    `time` are the columns of time as text, [rows] each; several together are one time. `stored` is what a
+    model knows. With `reading.aggregate` the stamps need not lie on the grid of the step.
+
+    Raises `DataError` for times that cannot be read one way only, `UsageError` for options that do not fit
+    them, `ModelError` where their step is not the model's.
     """
-    given = parse_freq(freq) if freq is not None else None
-    stored_step = stored.step if stored else None
-    if not time:
-        if given is not None:
+    return _Search(rows, columns, parse_freq(freq) if freq is not None else None, reading, stored, notes).run(time)
+
+
+class _Search:
+    """One search for the form, the stamps and the step of a file's rows."""
+
+    def __init__(
+        self,
+        rows: Rows,
+        columns: Columns,
+        given: Step | None,
+        reading: ReadingConfig,
+        stored: Stored | None,
+        notes: list[str],
+    ) -> None:
+        self.rows = rows
+        self.columns = columns
+        self.given = given
+        self.reading = reading
+        self.zone: Zone | None = find_zone(reading.tz) if reading.tz is not None else None
+        self.known_step = stored.step if stored else None
+        self.known_form = stored.form if stored else None
+        self.notes = notes
+        self.label = " and ".join(map(repr, columns.time))
+        """The columns of time, for messages."""
+
+    def run(self, time: tuple[Words, ...]) -> tuple[TimeForm, Stamps, Step]:
+        if not time:
+            return self._counted()
+        if self.reading.aggregate is not None and self.given is None and self.known_step is None:
             raise UsageError(
-                "--freq needs a time column, and the file has none.",
-                hint="Name it with --time, or leave --freq out.",
-                code="bad_freq",
+                "--aggregate needs the step onto which rows are brought, and --freq is not given.",
+                hint=f"Type for example --freq h --aggregate {self.reading.aggregate}.",
+                code="aggregate_without_freq",
             )
-        order = np.argsort(rows.codes, kind="stable")
-        sizes = np.bincount(rows.codes, minlength=len(rows.keys))
-        stamps = np.empty(rows.codes.size, dtype=np.int64)
-        stamps[order] = np.arange(rows.codes.size) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+        codes, words = self._words(time)
+        forms = self._forms(time, codes, words)
+        fit = self._settled(forms, codes, words)
+        if fit.note:
+            self.notes.append(fit.note)
+        if "%y" in fit.form.format:
+            self.notes.append("Two-digit years are read as 1969 to 2068.")
+        return fit.form, fit.stamps, fit.step
+
+    def _counted(self) -> tuple[TimeForm, Stamps, Step]:
+        """Time of a file without a column of it: the number of the row in its series."""
+        options = {"--freq": self.given, "--tz": self.reading.tz, "--date-format": self.reading.date_format}
+        for option, value in {**options, "--aggregate": self.reading.aggregate}.items():
+            if value is not None:
+                raise UsageError(
+                    f"{option} needs a time column, and the file has none.",
+                    hint=f"Name it with --time, or leave {option} out.",
+                    code=f"bad_{option[2:].replace('-', '_')}",
+                )
+        codes = self.rows.codes
+        order = np.argsort(codes, kind="stable")
+        sizes = np.bincount(codes, minlength=len(self.rows.keys))
+        stamps = np.empty(codes.size, dtype=np.int64)
+        stamps[order] = np.arange(codes.size) - np.repeat(np.cumsum(sizes) - sizes, sizes)
         step = Step("step")
-        _refuse_other_step(step, stored_step, rows)
+        self._refuse_other_step(step)
         return TimeForm("row"), stamps, step
-    name, words = columns.time[0], time[0]
-    codes, unique = pd.factorize(words)
-    distinct: Words = np.asarray(unique, dtype=object)
-    # The words for missing are short, and there may be millions of stamps.
-    empty = [code for code, word in enumerate(distinct) if len(word) < 6 and is_missing(word)]
-    if empty:
-        row = int(np.flatnonzero(np.isin(codes, empty))[0])
-        raise DataError(
-            f"{rows.place(row)}, column {name!r}: no time stamp.",
-            hint="Fill the cell, or take the row out.",
-            code="missing_timestamp",
-        )
-    if not distinct.size:
-        raise DataError(
-            f"{rows.table.name}: the file holds no rows of data.",
-            hint="Check how the file was written.",
-            code="no_rows",
-        )
-    years = given is not None and given.unit == "month" and given.count % 12 == 0
-    try:
-        forms = find_forms(distinct, years=years)
-    except StampError as error:
-        row = int(np.flatnonzero(codes == error.index)[0])
-        first = (
-            "a date such as 2024-03-01 18:00 or a whole number"
-            if error.index == 0
-            else f"the form of the first row, {words[0]!r}"
-        )
-        raise DataError(
-            f"{rows.place(row)}, column {name!r}: {words[row]!r} is no time stamp; expected {first}.",
-            hint="Write all time stamps in one form, best as YYYY-MM-DD, or name another column with --time.",
-            code="bad_timestamp",
-        ) from error
-    form, per_word, step = _settle(rows, codes, distinct, forms, given, stored_step, name)
-    if "%y" in form.format:
-        notes.append("Two-digit years are read as 1969 to 2068.")
-    return form, per_word[codes], step
 
+    # --- text ---
 
-def _settle(
-    rows: Rows,
-    codes: Ints,
-    distinct: Words,
-    forms: list[tuple[TimeForm, Stamps]],
-    given: Step | None,
-    stored_step: Step | None,
-    name: str,
-) -> tuple[TimeForm, Stamps, Step]:
-    """The one form whose stamps make a regular grid, and its step."""
-    fitting: list[tuple[float, TimeForm, Stamps, Step]] = []
-    failures: list[Exception] = []
-    for form, stamps in forms:
-        try:
-            step = _step(rows, stamps[codes], given, stored_step, name)
-            positions = step.ordinals(stamps[codes])
-        except (OffGridError, DataError, ModelError, UsageError) as error:
-            failures.append(error)
-        else:
-            fitting.append((float(positions.max() - positions.min() + 1), form, stamps, step))
-    fitting.sort(key=lambda fit: fit[0])
-    if not fitting:
-        failure = failures[0]
-        if isinstance(failure, OffGridError):
-            raise _off_grid(rows, forms[0][1][codes], failure.index, failure.step, given, forms[0][0]) from failure
-        raise failure
-    if len(fitting) > 1 and fitting[1][0] < MUCH_FULLER * fitting[0][0]:
-        raise DataError(
-            f"{rows.place(0)}, column {name!r}: {distinct[codes[0]]!r} may be day-first or month-first, "
-            "and both make a regular file.",
-            hint="Write the dates as YYYY-MM-DD.",
-            code="ambiguous_dates",
-        )
-    return fitting[0][1:]
-
-
-def _step(rows: Rows, stamps: Stamps, given: Step | None, stored_step: Step | None, name: str) -> Step:
-    """The step of these rows: given, found, or the model's. Raises `OffGridError` and the errors of a user."""
-    counted = stamps.dtype.kind != "M"
-    if given is not None:
-        if counted != (given.unit == "step"):
-            found, expected = ("whole numbers", "a whole number") if counted else ("dates", "an alias such as D or h")
-            raise UsageError(
-                f"--freq does not fit column {name!r}, which holds {found}; expected {expected}.", code="bad_freq"
+    def _words(self, time: tuple[Words, ...]) -> tuple[Ints, Words]:
+        """[rows] a number for each distinct time, and how that is written; several columns are joined."""
+        columns = []
+        for name, column in zip(self.columns.time, time, strict=True):
+            codes, unique = pd.factorize(column)
+            # The words for missing are short, and there may be millions of stamps.
+            empty = [code for code, cell in enumerate(unique) if len(cell) < 6 and is_missing(cell)]
+            if empty:
+                row = int(np.flatnonzero(np.isin(codes, empty))[0])
+                raise DataError(
+                    f"{self.rows.place(row)}, column {name!r}: no time stamp.",
+                    hint="Fill the cell, or take the row out.",
+                    code="missing_timestamp",
+                )
+            cells: Words = np.asarray(unique, dtype=object)
+            if len(time) > 1:
+                cells = np.asarray([*(cell.strip() for cell in cells), ""], dtype=object)[:-1]
+            columns.append((codes.astype(np.int64), cells))
+        codes, words = joined(columns)
+        if not words.size:
+            raise DataError(
+                f"{self.rows.table.name}: the file holds no rows of data.",
+                hint="Check how the file was written.",
+                code="no_rows",
             )
-        step: Step | None = given.fitted(stamps)
-    else:
+        return codes, words
+
+    def _forms(self, time: tuple[Words, ...], codes: Ints, words: Words) -> list[Reading]:
+        """Every form that reads all rows."""
+        years = self.given is not None and self.given.unit == "month" and self.given.count % 12 == 0
+        formats: list[str] = []
+        if self.reading.date_format is not None:
+            formats = typed_formats(self.reading.date_format, len(time))
+        elif len(time) > 1:
+            formats = split_formats(self.columns.time, time)
+            if not formats:
+                found = ", ".join(repr(column[0]) for column in time)
+                raise DataError(
+                    f"{self.rows.place(0)}, columns {self.label}: {found} are no time together; expected year, month, "
+                    "day, hour … in columns of these names, or a date and a clock.",
+                    hint="Say what each column holds: --date-format '%Y %m %d', or name one column with --time.",
+                    code="unreadable_time",
+                )
+        try:
+            return find_forms(words, years=years, formats=formats, like=self.known_form)
+        except StampError as error:
+            raise self._bad_stamp(codes, words, error.index) from error
+
+    def _bad_stamp(self, codes: Ints, words: Words, index: int) -> DataError:
+        row = int(np.flatnonzero(codes == index)[0])
+        columns = f"column{'s' if len(self.columns.time) > 1 else ''} {self.label}"
+        shown, first = (words[at].replace(SEPARATOR, " ") for at in (index, codes[0]))
+        if self.reading.date_format is not None:
+            return DataError(
+                f"{self.rows.place(row)}, {columns}: {shown!r} found; expected --date-format "
+                f"{self.reading.date_format!r}.",
+                hint="Mend the cell, or type the form in which the time is written.",
+                code="bad_timestamp",
+            )
+        expected = f"the form of the first row, {first!r}" if index else "a date such as 2024-03-01 or a whole number"
+        if re.search(r"(?<!\d)24([:.]00)*$", shown):
+            expected += "; 24:00 is midnight only where no row is written 0:00"
+        return DataError(
+            f"{self.rows.place(row)}, {columns}: {shown!r} is no time stamp; expected {expected}.",
+            hint="Write all time stamps in one form, best as YYYY-MM-DD; or say how they are written with "
+            "--date-format, or name another column with --time.",
+            code="bad_timestamp",
+        )
+
+    # --- the one form ---
+
+    def _settled(self, forms: list[Reading], codes: Ints, words: Words) -> Fit:
+        """The one form whose stamps make a regular grid."""
+        fits: list[tuple[Fit, Reading]] = []
+        failures: list[StacklstmError] = []
+        for reading in forms:
+            try:
+                fits.append((self._fit(reading, codes), reading))
+            except StacklstmError as error:
+                failures.append(error)
+        fits.sort(key=lambda one: one[0].size)
+        if not fits:
+            damaged = forms[0].damaged
+            raise failures[0] if damaged is None else self._bad_stamp(codes, words, damaged)
+        known = [one for one in fits if self.known_form is not None and one[0].form.format == self.known_form.format]
+        if known:
+            fits = known
+        if len(fits) > 1 and fits[1][0].size < MUCH_FULLER * fits[0][0].size:
+            raise DataError(
+                f"{self.rows.place(0)}, column {self.label}: {words[codes[0]].replace(SEPARATOR, ' ')!r} may be "
+                "day-first or month-first, and both make a regular file.",
+                hint="Say which with --date-format "
+                + " or ".join(f"'{form.format.replace(SEPARATOR, ' ')}'" for form in (fits[0][0].form, fits[1][0].form))
+                + ", or write the dates as YYYY-MM-DD.",
+                code="ambiguous_dates",
+            )
+        fit, reading = fits[0]
+        if reading.damaged is not None:
+            row = int(np.flatnonzero(codes == reading.damaged)[0])
+            month = fit.form.texts(fit.stamps[row : row + 1])[0]
+            self.notes.append(
+                f"{self.rows.place(row)}: {words[reading.damaged]!r} is a month that a spreadsheet has taken for a "
+                f"day; it and those like it are read as {month}."
+            )
+        return fit
+
+    def _fit(self, reading: Reading, codes: Ints) -> Fit:
+        """The stamps and the step of one form: calendar days by the local clock, else instants.
+
+        Raises the errors of a user where they make no grid.
+        """
+        form, clock = reading.form, reading.clock[codes]
+        if form.kind != "datetime" or (reading.instants is None and self.zone is None):
+            if self.zone is not None:
+                raise UsageError(
+                    f"--tz needs dates, and column {self.label} holds whole numbers.",
+                    hint="Leave --tz out.",
+                    code="bad_tz",
+                )
+            return self._on_grid(form, clock)
+        instants = None if reading.instants is None else reading.instants[codes]
+        form = replace(form, tz=self.zone.name if self.zone else "")
+        if instants is not None and self.zone is not None:
+            numbers = instants.astype(np.int64)
+            clock = (numbers + self.zone.ahead(numbers)).astype("datetime64[us]")
+        local: Fit | StacklstmError
+        try:
+            local = self._on_grid(replace(form, local=True), clock)
+        except StacklstmError as error:
+            local = error
+        if isinstance(local, Fit) and local.step.unit != "second":
+            return local
+        note = ""
+        try:
+            if instants is None:
+                instants, note = self._instants(form, clock)
+            return replace(self._on_grid(form, instants), note=note)
+        except StacklstmError as error:
+            if error.code != "irregular_time":
+                raise
+            # Twice a day at fixed hours of the clock is regular, if not in instants.
+            if isinstance(local, Fit):
+                return local
+            raise local from error
+
+    def _instants(self, form: TimeForm, clock: Stamps) -> tuple[Stamps, str]:
+        """[rows] local times as UTC, and what to say of them.
+
+        Raises `DataError` for those that the zone does not have.
+        """
+        assert self.zone is not None  # noqa: S101 - only called where there is one
+        numbers = clock.astype(np.int64)
+        readings = self.zone.readings(numbers)
+        if readings.skipped.any():
+            row = int(np.argmax(readings.skipped))
+            shown = replace(form, tz="").texts(clock[row : row + 1])[0]
+            raise DataError(
+                f"{self.rows.place(row)}: {self.rows.name(row)}time {shown} is not there in {self.zone.name}, "
+                "where the clocks are set forward over it; expected local times.",
+                hint="Type the zone of these clocks with --tz, such as --tz UTC or --tz +01:00 for clocks that "
+                "are never set.",
+                code="skipped_time",
+            )
+        try:
+            instants = instants_in_order(readings, numbers, self.rows.codes)
+        except UnorderedError as error:
+            shown = replace(form, tz="").texts(clock[error.index : error.index + 1])[0]
+            raise DataError(
+                f"{self.rows.place(error.index)}: {self.rows.name(error.index)}time {shown} stands twice, as the "
+                f"clocks of {self.zone.name} are set back then, and the rows are in no order that tells which was "
+                "first; expected rows sorted by time.",
+                hint="Sort the rows by time, or write the offset behind each time: 2024-10-27 02:00+01:00.",
+                code="duplicate_timestamps",
+            ) from error
+        twice = count_of(int((readings.switch >= 0).sum()), "row")
+        note = f"{twice} at hours that the clocks of {self.zone.name} show twice: told apart by the order of the rows."
+        return instants.astype("datetime64[us]"), note if (readings.switch >= 0).any() else ""
+
+    def _on_grid(self, form: TimeForm, stamps: Stamps) -> Fit:
+        try:
+            step = self._step(stamps)
+            positions = step.floors(stamps) if self.reading.aggregate is not None else step.ordinals(stamps)
+        except OffGridError as error:
+            raise self._off_grid(form, stamps, error) from error
+        return Fit(form, stamps, step, positions)
+
+    # --- the step ---
+
+    def _step(self, stamps: Stamps) -> Step:
+        """The step of these rows: given, found, or the model's. Raises `OffGridError` and the errors of a user."""
+        if self.given is not None:
+            counted = stamps.dtype.kind != "M"
+            if counted != (self.given.unit == "step"):
+                found, expected = ("whole numbers", "a whole number") if counted else ("dates", "an alias: D, h")
+                raise UsageError(
+                    f"--freq does not fit column {self.label}, which holds {found}; expected {expected}.",
+                    hint="Give --freq as the time is counted, or leave it out.",
+                    code="bad_freq",
+                )
+        if self.reading.aggregate is not None:
+            step = self.given or self.known_step or Step("step")
+            if self.known_step is not None and step.phase is None and step == self.known_step:
+                step = self.known_step
+            self._refuse_other_step(step)
+            return step.at_origin()
+        if self.given is not None:
+            step = self.given.fitted(stamps)
+            self._refuse_other_step(step)
+            return step
+        return self._found_step(stamps)
+
+    def _found_step(self, stamps: Stamps) -> Step:
+        rows, known = self.rows, self.known_step
         order = np.lexsort((stamps, rows.codes))
         ordered, series = stamps[order], rows.codes[order]
         new = np.ones(ordered.size, dtype=bool)
@@ -143,20 +347,76 @@ def _step(rows: Rows, stamps: Stamps, given: Step | None, stored_step: Step | No
         try:
             step = infer_step(ordered, offsets)
         except OffGridError as error:
-            if stored_step is not None and _is_step_of(stored_step, ordered, offsets):
-                return _placed(stored_step, ordered)
+            if known is not None and _is_step_of(known, ordered, offsets):
+                return _placed(known, ordered)
             raise OffGridError(int(order[new][error.index]), error.step) from error
-        if stored_step is not None and step != stored_step and _is_step_of(stored_step, ordered, offsets):
-            return _placed(stored_step, ordered)
-    if step is None:
-        raise DataError(
-            f"{rows.table.name}: {count_of(rows.codes.size, 'row')} in {len(rows.keys)} series; "
-            "a step between rows needs at least 2 rows in one series.",
-            hint="Give more rows, or the step with --freq.",
-            code="too_few_rows",
+        if step is None and known is None:
+            raise DataError(
+                f"{rows.table.name}: {count_of(rows.codes.size, 'row')} in {len(rows.keys)} series; "
+                "a step between rows needs at least 2 rows in one series.",
+                hint="Give more rows, or the step with --freq.",
+                code="too_few_rows",
+            )
+        weekends = step is not None and step.unit == "business_day" and known is not None and known.unit == "day"
+        if known is not None and step != known and not weekends and _is_step_of(known, ordered, offsets):
+            return _placed(known, ordered)
+        found = step if step is not None else known
+        assert found is not None  # noqa: S101 - one of both is there, see above
+        self._refuse_other_step(found)
+        return found
+
+    def _refuse_other_step(self, step: Step) -> None:
+        known = self.known_step
+        if known is None or step == known:
+            return
+        hint = "Name the model of this data with --model, or train one."
+        if step.unit == "business_day" and known.unit == "day":
+            hint += " Should weekends be gaps, type --freq D."
+        raise ModelError(
+            f"{self.rows.table.name}: the rows are {step.label} apart; the model was trained on {known.label}.",
+            hint=hint,
+            code="step_differs",
         )
-    _refuse_other_step(step, stored_step, rows)
-    return step
+
+    def _off_grid(self, form: TimeForm, stamps: Stamps, error: OffGridError) -> DataError:
+        """The error for a row that is not a whole number of steps from the others; names it and its neighbour."""
+        rows, row, step = self.rows, error.index, error.step
+        mates = np.flatnonzero(rows.codes == rows.codes[row])
+        mates = mates[np.argsort(stamps[mates], kind="stable")]
+        at = int(np.flatnonzero(mates == row)[0])
+        other = int(mates[at - 1] if at else mates[min(1, mates.size - 1)])
+        this, that = form.texts(stamps[[row, other]])
+        if other == row:
+            found = f"{rows.place(row)}: {rows.name(row)}time {this} is"
+        else:
+            pair = sorted([(int(rows.places[row]), this), (int(rows.places[other]), that)])
+            where = rows.table.places(pair[0][0], pair[1][0])
+            found = f"{where}: {rows.name(row)}times {pair[0][1]} and {pair[1][1]} are"
+        what = (
+            f"not on the grid of --freq ({step.label})"
+            if self.given is not None
+            else f"not a whole number of steps apart ({step.label} is the usual one)"
+        )
+        usual = self.given or _usual_step(step, stamps, mates)
+        return DataError(
+            f"{found} {what}.",
+            hint=f"Bring the rows onto regular times with --freq {usual.alias} --aggregate mean (or sum, last); "
+            "or give the true step with --freq.",
+            code="irregular_time",
+        )
+
+
+def _usual_step(step: Step, stamps: Stamps, mates: Ints) -> Step:
+    """A step people use, near to the one of irregular rows; `mates` are rows of one series, in order of time."""
+    if step.unit != "second" and (step.unit != "day" or step.count % 7 == 0):
+        return step
+    rises = np.diff(stamps[mates]).astype(np.int64)
+    rises = rises[rises > 0]
+    minutes = float(np.median(rises)) / 60_000_000 if rises.size else 60.0
+    nearest = min(USUAL_MINUTES, key=lambda usual: abs(np.log(usual / minutes)))
+    if nearest == USUAL_MINUTES[0] or minutes > USUAL_MINUTES[-1]:
+        return step
+    return Step("day") if nearest * 60_000_000 == DAY else Step("second", nearest * 60)
 
 
 def _placed(stored_step: Step, stamps: Stamps) -> Step:
@@ -184,36 +444,3 @@ def _is_step_of(stored_step: Step, stamps: Stamps, offsets: Ints) -> bool:
     inside[offsets[1:-1] - 1] = False
     values, counts = np.unique(rises[inside], return_counts=True)
     return not values.size or int(values[np.argmax(counts)]) == 1
-
-
-def _refuse_other_step(step: Step, stored_step: Step | None, rows: Rows) -> None:
-    if stored_step is not None and step != stored_step:
-        raise ModelError(
-            f"{rows.table.name}: the rows are {step.label} apart; the model was trained on {stored_step.label}.",
-            hint="Name the model of this data with --model, or train one.",
-            code="step_differs",
-        )
-
-
-def _off_grid(rows: Rows, stamps: Stamps, row: int, step: Step, given: Step | None, form: TimeForm) -> DataError:
-    """The error for a row that is not a whole number of steps from the others; names it and its neighbour."""
-    mates = np.flatnonzero(rows.codes == rows.codes[row])
-    mates = mates[np.argsort(stamps[mates], kind="stable")]
-    at = int(np.flatnonzero(mates == row)[0])
-    other = int(mates[at - 1] if at else mates[min(1, mates.size - 1)])
-    this, that = form.texts(stamps[[row, other]])
-    if other == row:
-        found = f"{rows.place(row)}: {rows.name(row)}time {this} is"
-    else:
-        pair = sorted([(int(rows.places[row]), this), (int(rows.places[other]), that)])
-        found = f"{rows.table.places(pair[0][0], pair[1][0])}: {rows.name(row)}times {pair[0][1]} and {pair[1][1]} are"
-    what = (
-        f"not on the grid of --freq ({step.label})"
-        if given is not None
-        else f"not a whole number of steps apart ({step.label} is the usual one)"
-    )
-    return DataError(
-        f"{found} {what}.",
-        hint="Give the true step with --freq, or bring the rows to regular times first.",
-        code="irregular_time",
-    )

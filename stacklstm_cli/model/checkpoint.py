@@ -24,7 +24,8 @@ from stacklstm_cli.data.panel import Columns, Ints, Layout, Panel, Stored
 from stacklstm_cli.errors import UsageError
 from stacklstm_cli.files import write_atomically
 from stacklstm_cli.model.header import FORMAT, NO_DIGEST, cannot_read, damaged, sealed, verify
-from stacklstm_cli.model.network import NetworkSpec, StackedRNN
+from stacklstm_cli.model.inputs import DAYS_OF_CYCLE
+from stacklstm_cli.model.network import ROLES, NetworkSpec, StackedRNN
 
 SECTIONS = ("data", "metrics", "backtest", "training", "options")
 """Parts of the document that are objects of their own."""
@@ -73,7 +74,7 @@ class Checkpoint:
     @property
     def stored(self) -> Stored:
         """What the reader must know of the training data."""
-        return Stored(self.columns, self.step, self.time_form)
+        return Stored(self.columns, self.step, self.time_form, self.spec.inputs.covariates)
 
     def reading(self, typed: ReadingConfig) -> ReadingConfig:
         """How the training data was read, where nothing else is typed."""
@@ -177,10 +178,12 @@ def require_sound(document: dict[str, Any], tensors: Weights) -> None:
     for name in ("location_length", "scale_length"):
         require(is_count(network[name]) and network[name] <= network["context_length"], name)
     options = {field.name for field in fields(ModelConfig)}
-    ModelConfig(**{name: value for name, value in network.items() if name in options} | {"quantiles": ()})
+    given = {name: value for name, value in network.items() if name in options}
+    ModelConfig(**given | {"quantiles": (), "min": network["minimum"], "max": network["maximum"]})
     quantiles = network["quantiles"]
     require(quantiles == sorted(set(quantiles)) and MEDIAN in quantiles and quantiles[0] > 0, "quantiles")
     require(quantiles[-1] < 1, "quantiles")
+    require_sound_inputs(network)
     require(columns["layout"] in get_args(Layout), "layout")
     roles = ("time", "ids", "targets", "past", "known", "static")
     require(all(is_names(columns[role]) for role in roles) and bool(columns["targets"]), "columns")
@@ -197,6 +200,21 @@ def require_sound(document: dict[str, Any], tensors: Weights) -> None:
     for name in ROWS:
         rows = tensors[f"rows.{name}"]
         require(rows.dtype == torch.int64 and rows.shape == (len(series),), name)
+
+
+def require_sound_inputs(network: dict[str, Any]) -> None:
+    """The same for what the network sees beside the series, and for how its numbers are meant."""
+    inputs = network["inputs"]
+    roles = [one["role"] for one in inputs["covariates"]]
+    require(roles == sorted(roles, key=ROLES.index), "roles")
+    for one in inputs["covariates"]:
+        require(isinstance(one["name"], str), "covariate")
+        require(one["categories"] is None or is_names(one["categories"]), "categories")
+    cycles = inputs["cycles"]
+    require(is_names(cycles) and set(cycles) <= DAYS_OF_CYCLE.keys() and len(set(cycles)) == len(cycles), "cycles")
+    require(isinstance(inputs["holidays"], str), "holidays")
+    for name in ("minimum", "maximum"):
+        require(network[name] is None or isinstance(network[name], (int, float)), name)
 
 
 def require(sound: bool, name: str) -> None:

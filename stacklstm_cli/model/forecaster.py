@@ -12,7 +12,7 @@ from stacklstm_cli.data.origins import Origins
 from stacklstm_cli.data.panel import Floats, Ints, Panel
 from stacklstm_cli.errors import UsageError
 from stacklstm_cli.model.network import StackedRNN
-from stacklstm_cli.model.windows import Windows
+from stacklstm_cli.model.windows import Windows, learned_units, user_units
 
 BATCH_NUMBERS = 2**22
 """Numbers a batch of forecasts may hold in its widest tensor, which bounds the memory of a forecast."""
@@ -33,7 +33,7 @@ class Forecaster:
         or a quantile further out than what was learned.
         """
         self.check(horizon, quantiles)
-        windows = Windows(panel, self.spec, self.device)
+        windows = Windows(learned_units(panel, self.spec), self.spec, self.device)
         below, above, share = interpolation(self.spec.quantiles, quantiles)  # each [Q']
         share_above = torch.as_tensor(share, device=windows.home)  # [Q']
         series = torch.as_tensor(origins.series, device=windows.home)
@@ -46,12 +46,16 @@ class Forecaster:
                 # Rounding must not lift a value over the learned one above it.
                 values = torch.minimum(low + share_above * (high - low), high)  # [B, H, Q']
                 result[part.cpu().numpy()] = values.cpu().numpy()
+        result = user_units(result, self.spec)
+        alone = origins.rows == 1  # one value has no scale; every series begins with one
+        result[alone] = panel.values[panel.offsets[origins.series[alone]]][:, None, None]
         return result
 
     def batch_forecast(self, windows: Windows, series: Tensor, rows: Tensor) -> Tensor:
-        """One batch of origins -> [B, H, Q] float64 in user units, sorted over the quantiles."""
-        batch = windows.contexts(series, rows)
-        ordered: Tensor = self.network(batch.context, batch.observed).sort(-1).values  # [B, H, Q]
+        """One batch of origins -> [B, H, Q] float64 in the units of the windows, sorted over the quantiles."""
+        batch = windows.batch(series, rows)
+        inputs = batch.inputs.to(self.device, torch.float32)
+        ordered: Tensor = self.network(inputs).sort(-1).values  # [B, H, Q]
         return batch.location[:, None, None] + ordered.to(batch.scale) * batch.scale[:, None, None]
 
     @property

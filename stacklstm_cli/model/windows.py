@@ -4,34 +4,63 @@ Nothing is materialised: a batch is index arithmetic on the flat values of all s
 normalised by its own context alone, so the network needs no statistics of any series, works for series
 it has never seen, and nothing after a cutoff can reach a forecast made at it.
 
-Shape letters: B batch, L context, H horizon, R rows of all series.
+Shape letters: B batch, L context, H horizon, R rows of all series, R' rows of the covariates, C past and known
+covariates, C' known ones, S static ones, K cycles of the calendar.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from stacklstm_cli.data.panel import Panel
+from stacklstm_cli.data.panel import Floats, Panel
+from stacklstm_cli.errors import DataError
+from stacklstm_cli.model.inputs import calendar_codes
 from stacklstm_cli.model.network import NetworkSpec
 
 DEVIATION_FLOOR = 0.1
 LEVEL_FLOOR = 1e-6
 """Smallest scale of a window, as shares of its whole context's deviation and of its level: a window whose
 newest rows hardly move must not blow up what comes before and after them."""
+LARGEST_LOGARITHM = 230.0
+"""That of the largest number that is read from a file."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What the network sees of a batch."""
+
+    context: Tensor
+    """[B, L] normalised; 0 where missing."""
+    observed: Tensor
+    """[B, L] 1 where the context has a value, 0 where it is missing or before the series."""
+    past: Tensor
+    """[B, L, C] covariates of the context's rows; NaN is missing. A category is its number in the model, from 1."""
+    future: Tensor
+    """[B, H, C'] known covariates of the rows to forecast."""
+    static: Tensor
+    """[B, S]"""
+    calendar: Tensor
+    """[B, H, K] int64, codes of the rows to forecast."""
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> Inputs:
+        """The same elsewhere, numbers in another precision; the type first, as not every device has float64."""
+        numbers = [
+            one.to(dtype).to(device) for one in (self.context, self.observed, self.past, self.future, self.static)
+        ]
+        return Inputs(*numbers, self.calendar.to(device))
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Contexts ready for the network, and what leads back to the user's units."""
+    """Inputs for the network, and what leads back to the user's units."""
 
-    context: Tensor
-    """[B, L] float32, normalised; 0 where missing."""
-    observed: Tensor
-    """[B, L] float32, 1 where the context has a value, 0 where it is missing or before the series."""
+    inputs: Inputs
+    """Where the windows lie; numbers of the series in float64."""
     location: Tensor
     """[B] float64, what was subtracted."""
     scale: Tensor
@@ -51,12 +80,16 @@ class Windows:
         self.observed = torch.as_tensor(observed, device=self.home)  # [R]
         rows = torch.arange(len(observed), device=self.home)  # [R]
         self.latest = torch.where(self.observed, rows, 0).cummax(0).values  # [R] last observed row so far
+        if spec.gaps == "interpolate":
+            ahead = torch.where(self.observed, rows, len(observed)).flip(0).cummin(0).values
+            self.next = ahead.flip(0)  # [R] first observed row from here on
         self.offsets = torch.as_tensor(panel.offsets, device=self.home)  # [N + 1]
         self.steps_back = torch.arange(-spec.context_length, 0, device=self.home)  # [L]
         self.steps_ahead = torch.arange(spec.horizon, device=self.home)  # [H]
+        self.covariates = CovariateRows(panel, spec, self.home)
 
-    def contexts(self, series: Tensor, rows: Tensor) -> Batch:
-        """The L rows before each origin, normalised.
+    def batch(self, series: Tensor, rows: Tensor) -> Batch:
+        """The L rows before each origin, normalised, and what is known of the H rows after it.
 
         `series` [B], `rows` [B]: index of the series, and how many of its rows are known, at least one. Rows
         before the series begins are missing. In a gap longer than the context the newest context of the same
@@ -70,17 +103,32 @@ class Windows:
         end = end - (back + season - 1) // season * season
         index = end.unsqueeze(1) + self.steps_back  # [B, L]
         inside = index >= begin  # [B, L]
+        past, future, static, calendar = self.covariates.gather(
+            series, index - begin, inside, rows.unsqueeze(1) + self.steps_ahead
+        )
         index = index.clamp(min=0)
         observed = self.observed[index] & inside  # [B, L]
         values = self.values[index] * observed  # [B, L]
         location, scale = location_and_scale(values, observed, self.spec)  # [B], [B]
-        normalised = (values - location.unsqueeze(1)) / scale.unsqueeze(1) * observed  # [B, L]
-        return Batch(
-            normalised.float().to(self.device),
-            observed.float().to(self.device),
-            location,
-            scale,
-        )
+        shown = observed
+        if self.spec.gaps != "mask":
+            values, shown = self.filled(index, end.unsqueeze(1)), inside
+        normalised = (values - location.unsqueeze(1)) / scale.unsqueeze(1) * shown  # [B, L]
+        return Batch(Inputs(normalised, observed.to(values), past, future, static, calendar), location, scale)
+
+    def filled(self, index: Tensor, end: Tensor) -> Tensor:
+        """[B, L] values of the rows `index` [B, L], missing ones filled from rows before `end` [B, 1] alone.
+
+        Every series begins with a value, so there is always one before a gap.
+        """
+        before = self.latest[index]  # [B, L]
+        values = self.values[before]
+        if self.spec.gaps == "interpolate":
+            after = self.next[index].clamp(max=len(self.values) - 1)  # [B, L]
+            share = (index - before) / (after - before).clamp(min=1)
+            between = values + share * (self.values[after] - values)
+            values = torch.where((self.next[index] < end) & (after > before), between, values)
+        return values
 
     def targets(self, series: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         """The H rows after each origin: values [B, H] float64 in user units, and where they are observed."""
@@ -89,6 +137,99 @@ class Windows:
         inside = index < end
         index = index.clamp(max=self.values.numel() - 1)
         return self.values[index], self.observed[index] & inside
+
+
+def learned_units(panel: Panel, spec: NetworkSpec) -> Panel:
+    """The panel in the units that the network learns. Raises `DataError` for values that have no logarithm."""
+    if spec.transform == "none":
+        return panel
+    lowest = int(np.nanargmin(panel.values))
+    if panel.values[lowest] < 0:
+        series = int(np.searchsorted(panel.offsets, lowest, side="right")) - 1
+        stamp = panel.stamps([int(panel.starts[series] + lowest - panel.offsets[series])])[0]
+        raise DataError(
+            f"--transform log1p needs values of at least 0; series {panel.name(series)!r} has "
+            f"{panel.values[lowest]:g} at {stamp}.",
+            hint="Train without --transform, or mend the value.",
+            code="no_logarithm",
+        )
+    return replace(panel, values=np.log1p(panel.values))
+
+
+def user_units(forecast: Floats, spec: NetworkSpec) -> Floats:
+    """Forecasts of any shape, back from the units of the network, and within the bounds."""
+    if spec.transform == "log1p":
+        forecast = np.expm1(np.minimum(forecast, LARGEST_LOGARITHM))
+    if spec.minimum is None and spec.maximum is None:
+        return forecast
+    return np.clip(forecast, spec.minimum, spec.maximum)
+
+
+class CovariateRows:
+    """Covariates and calendar of all series, ready to be gathered."""
+
+    def __init__(self, panel: Panel, spec: NetworkSpec, home: torch.device) -> None:
+        timed = spec.inputs.of("past", "known")
+        self.past_only = len(spec.inputs.of("past"))
+        self.has_rows = bool(timed)
+        self.timed = torch.as_tensor(panel.timed, device=home)  # [R', C]
+        self.timed_at = torch.as_tensor(panel.timed_at, device=home)  # [N]
+        self.timed_rows = torch.as_tensor(panel.timed_rows, device=home)  # [N]
+        static = panel.static.reshape(panel.n_series, -1)  # [N, S]; a panel without any has no rows
+        self.static = torch.as_tensor(static, device=home)
+        self.numbers = [
+            torch.as_tensor(model_numbers(mine.categories, theirs.categories), device=home)
+            if mine.categories is not None and theirs.categories is not None
+            else None
+            for mine, theirs in zip(panel.covariates, spec.inputs.covariates, strict=True)
+        ]
+        starts = panel.starts
+        first = int(starts.min()) if starts.size else 0
+        rows = int(panel.ends.max()) - first + spec.horizon if starts.size else 0
+        codes = calendar_codes(spec.inputs, panel.step, panel.time_form, first, rows)
+        self.calendar = torch.as_tensor(codes, device=home)  # [T, K]
+        self.calendar_at = torch.as_tensor(starts - first, device=home)  # [N]
+
+    def gather(
+        self, series: Tensor, rows: Tensor, inside: Tensor, ahead: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Past [B, L, C], future [B, H, C'], static [B, S] and calendar [B, H, K] of a batch.
+
+        `rows` [B, L] and `ahead` [B, H] count from the first row of each series; only rows `inside` [B, L] it have
+        covariates.
+        """
+        batch, length = rows.shape
+        horizon = ahead.shape[1]
+        if self.has_rows:
+            past = self._timed(series, rows, inside)  # [B, L, C]
+            future = self._timed(series, ahead, ahead < self.timed_rows[series].unsqueeze(1))[..., self.past_only :]
+        else:
+            past = self.timed.new_empty(batch, length, 0)
+            future = self.timed.new_empty(batch, horizon, 0)
+        static = self._numbered(self.static[series], self.numbers[self.timed.shape[1] :])  # [B, S]
+        calendar = self.calendar[self.calendar_at[series].unsqueeze(1) + ahead].long()  # [B, H, K]
+        return past, future, static, calendar
+
+    def _timed(self, series: Tensor, rows: Tensor, there: Tensor) -> Tensor:
+        """[B, X, C] rows [B, X] of the covariates; NaN where they are not `there` [B, X]."""
+        index = torch.where(there, self.timed_at[series].unsqueeze(1) + rows, 0)  # [B, X]
+        found = self.timed[index].masked_fill(~there.unsqueeze(-1), torch.nan)  # [B, X, C]
+        return self._numbered(found, self.numbers[: self.timed.shape[1]])
+
+    @staticmethod
+    def _numbered(found: Tensor, numbers: list[Tensor | None]) -> Tensor:
+        """The same with the panel's categories as the model numbers them; missing ones are 0, unknown."""
+        for at, number in enumerate(numbers):
+            if number is not None:
+                code = found[..., at].nan_to_num(-1).long() + 1
+                found[..., at] = number[code].to(found)
+        return found
+
+
+def model_numbers(mine: tuple[str, ...], theirs: tuple[str, ...]) -> npt.NDArray[np.int64]:
+    """[1 + categories] the number in the model, from 1, of no category and of each of the panel's; 0 is unknown."""
+    known = {name: number for number, name in enumerate(theirs, start=1)}
+    return np.asarray([0, *(known.get(name, 0) for name in mine)], dtype=np.int64)
 
 
 def location_and_scale(values: Tensor, observed: Tensor, spec: NetworkSpec) -> tuple[Tensor, Tensor]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from stacklstm_cli.config import MEDIAN, MetricConfig, ModelConfig, TrainingConf
 from stacklstm_cli.data.calendar import Step
 from stacklstm_cli.data.panel import Ints, Panel
 from stacklstm_cli.errors import DataError, UsageError
+from stacklstm_cli.model.inputs import InputSpec, calendar_of, cycles_of, known_categories
 from stacklstm_cli.model.network import NetworkSpec
 from stacklstm_cli.training.loop import Schedule
 from stacklstm_cli.training.parts import Parts, cut_parts
@@ -71,6 +72,7 @@ class Plan:
             f"{spec.patch_length}, horizon {spec.horizon}, seasonality {self.seasonality}",
             f"training: batches of {schedule.batch_size}, learning rate {schedule.learning_rate:g}, at most {most}, "
             f"dropout {spec.dropout:g}",
+            *([f"inputs: {spec.inputs.explained()}"] if spec.inputs.explained() else []),
             self.explained_parts(parts),
         ]
 
@@ -86,9 +88,13 @@ class Plan:
 def resolve(panel: Panel, model: ModelConfig, training: TrainingConfig, metrics: MetricConfig) -> Plan:
     """Fill in what was left open.
 
-    Raises `UsageError` where options contradict each other, `DataError` where the data is too short for them.
+    Raises `UsageError` where options contradict each other, `DataError` where the data is too short for them or has
+    gaps that were to be refused.
     """
+    if model.gaps == "error":
+        panel.refuse_gaps()
     plan = plan_for(panel.lengths, panel.step, model, training, metrics)
+    plan = replace(plan, spec=replace(plan.spec, inputs=inputs_for(panel, model, int(plan.parts.train.max()))))
     if plan.windows(plan.parts.train).sum() < LEAST_WINDOWS:
         raise too_short(panel, model, training, metrics)
     if training.holdout and not plan.parts.judging:
@@ -99,6 +105,19 @@ def resolve(panel: Panel, model: ModelConfig, training: TrainingConfig, metrics:
             code="holdout_too_long",
         )
     return plan
+
+
+def inputs_for(panel: Panel, model: ModelConfig, training_rows: int) -> InputSpec:
+    """The covariates of the panel, and the calendar as far as the longest training part shows it."""
+    cycles = cycles_of(panel.step, training_rows) if model.calendar else ()
+    if model.holidays:
+        if panel.step.unit == "step":
+            raise UsageError(
+                f"--holidays {model.holidays} needs dates, and the rows of this file are counted.",
+                code="holidays_without_dates",
+            )
+        calendar_of(model.holidays, range(2024, 2025))
+    return InputSpec(known_categories(panel, panel.lengths), cycles, model.holidays or "")
 
 
 def too_short(panel: Panel, model: ModelConfig, training: TrainingConfig, metrics: MetricConfig) -> DataError:
@@ -141,6 +160,8 @@ def plan_for(lengths: Ints, step: Step, model: ModelConfig, training: TrainingCo
             hint=f"Give a --patch-length of at most {context}, or a longer --context-length.",
             code="patch_too_long",
         )
+    if model.min is not None and model.max is not None and model.min >= model.max:
+        raise UsageError(f"--min {model.min:g} is not below --max {model.max:g}.", code="empty_range")
     size = size_of(lengths)
     spec = NetworkSpec(
         layers=model.layers,
@@ -152,6 +173,10 @@ def plan_for(lengths: Ints, step: Step, model: ModelConfig, training: TrainingCo
         quantiles=tuple(sorted({*model.quantiles, *interval_quantiles(model.interval), MEDIAN})),
         location_length=min(seasonality, context),
         scale_length=min(7 * seasonality, context) if seasonality > 1 else context,
+        gaps="mask" if model.gaps == "error" else model.gaps,
+        transform=model.transform,
+        minimum=model.min,
+        maximum=model.max,
     )
     batch_size = training.batch_size or (32, 128, 256)[size]
     schedule = Schedule(

@@ -21,8 +21,9 @@ from stacklstm_cli.evaluation.baselines import standard_baselines
 from stacklstm_cli.evaluation.verdict import MODEL
 from stacklstm_cli.model.checkpoint import Checkpoint
 from stacklstm_cli.model.forecaster import Forecaster
+from stacklstm_cli.model.inputs import number_statistics
 from stacklstm_cli.model.network import StackedRNN
-from stacklstm_cli.model.windows import Windows
+from stacklstm_cli.model.windows import Windows, learned_units
 from stacklstm_cli.training.defaults import Plan
 from stacklstm_cli.training.lessons import Lessons, lesson_origins, series_weights
 from stacklstm_cli.training.loop import Fit, OnEvent, Schedule, fit
@@ -68,7 +69,8 @@ class Trainer:
         self.device = device
         self.clock = clock
         self.on_event = on_event
-        self.windows = Windows(panel, plan.spec, device)
+        self.learned = learned_units(panel, plan.spec)
+        self.windows = Windows(self.learned, plan.spec, device)
 
     def run(self, options: dict[str, Any]) -> Outcome:
         """Choose, judge, refit. `options` are kept in the model as they were given.
@@ -108,12 +110,12 @@ class Trainer:
         if not len(origins):  # series too short to have such a part, or nothing observed in it
             start = start_with(lessons, plan.start_strength, plan.seasonality)
             schedule = replace(plan.schedule, max_steps=min(plan.unvalidated_steps, plan.most_steps(len(lessons))))
-            return self.fit(lessons, None, start, schedule, "training", 1.0), start
-        validation = Lessons(self.windows, origins, series_weights(self.panel, parts.train, plan.seasonality))
+            return self.fit(lessons, None, start, schedule, parts.train, "training", 1.0), start
+        validation = Lessons(self.windows, origins, series_weights(self.learned, parts.train, plan.seasonality))
         start = choose_start(lessons, validation, plan.seasonality)
         share = TIME_TO_CHOOSE if self.refits else 1.0
         schedule = replace(plan.schedule, max_steps=plan.most_steps(len(lessons)))
-        return self.fit(lessons, validation, start, schedule, "choosing", share), start
+        return self.fit(lessons, validation, start, schedule, parts.train, "choosing", share), start
 
     def refit(self, steps: int, start: Start) -> Fit | None:
         """Fit a new network on all rows, as long as the chosen one; None where that leads to nothing."""
@@ -121,7 +123,7 @@ class Trainer:
         schedule = replace(self.plan.schedule, max_steps=steps)
         start = start_with(lessons, start.strength, self.plan.seasonality)
         try:
-            return self.fit(lessons, None, start, schedule, "refitting", 1.0)
+            return self.fit(lessons, None, start, schedule, self.plan.parts.end, "refitting", 1.0)
         except NothingLearnedError:  # no time was left, or it diverged: the judged weights are there
             return None
 
@@ -144,15 +146,23 @@ class Trainer:
                 hint="Give more rows, or rows with fewer gaps.",
                 code="no_windows",
             )
-        return Lessons(self.windows, origins, series_weights(self.panel, ends, plan.seasonality))
+        return Lessons(self.windows, origins, series_weights(self.learned, ends, plan.seasonality))
 
     def fit(
-        self, lessons: Lessons, validation: Lessons | None, start: Start, schedule: Schedule, phase: str, share: float
+        self,
+        lessons: Lessons,
+        validation: Lessons | None,
+        start: Start,
+        schedule: Schedule,
+        ends: Ints,
+        phase: str,
+        share: float,
     ) -> Fit:
-        """A new network from `start`, fitted."""
+        """A new network from `start`, fitted; its statistics of covariates are those of the first `ends` [N] rows."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.plan.training.seed)
             network = StackedRNN(self.plan.spec)
+        network.set_statistics(*number_statistics(self.panel, ends))
         start.apply_to(network)
         return fit(
             network.to(self.device),

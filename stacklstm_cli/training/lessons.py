@@ -14,17 +14,15 @@ from torch import Tensor
 from stacklstm_cli.data.origins import Origins
 from stacklstm_cli.data.panel import Floats, Ints, Panel
 from stacklstm_cli.model.network import NetworkSpec
-from stacklstm_cli.model.windows import Windows
+from stacklstm_cli.model.windows import Inputs, Windows
 
 
 @dataclass(frozen=True)
 class Lesson:
-    """A batch of contexts and what should have been forecast."""
+    """A batch of inputs and what should have been forecast."""
 
-    context: Tensor
-    """[B, L] float32, normalised."""
-    observed: Tensor
-    """[B, L] float32, 1 or 0."""
+    inputs: Inputs
+    """What the network sees."""
     target: Tensor
     """[B, H] the target less the window's location, in the units of the loss; 0 where unknown."""
     known: Tensor
@@ -54,15 +52,15 @@ class Lessons:
     def batch(self, chosen: Tensor, *, exact: bool = False) -> Lesson:
         """The windows with these indices [B]; `exact` ones in float64, where the windows lie."""
         series, rows = self.series[chosen], self.rows[chosen]  # [B], [B]
-        batch = self.windows.contexts(series, rows)
+        batch = self.windows.batch(series, rows)
         values, known = self.windows.targets(series, rows)  # [B, H], [B, H]
         weight = self.weights[series].unsqueeze(1)  # [B, 1]
         target = (values - batch.location.unsqueeze(1)) * weight * known  # [B, H]
         device, dtype = (self.windows.home, torch.float64) if exact else (self.windows.device, torch.float32)
         gain = batch.scale.unsqueeze(1) * weight  # [B, 1]
-        parts = (batch.context, batch.observed, target, known, gain)
         # The type first: not every device has float64.
-        return Lesson(*(part.to(dtype).to(device) for part in parts))
+        parts = [part.to(dtype).to(device) for part in (target, known, gain)]
+        return Lesson(batch.inputs.to(device, dtype), *parts)
 
     def thinned(self, most: int) -> Lessons:
         """At most `most` windows, evenly spread over all."""

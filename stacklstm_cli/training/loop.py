@@ -185,7 +185,7 @@ def train_step(network: StackedRNN, lesson: Lesson, quantiles: Tensor, optimiser
 
 def lesson_loss(network: StackedRNN, lesson: Lesson, quantiles: Tensor) -> Tensor:
     """Mean loss over the known targets of a batch, in the units of the loss."""
-    forecast = network(lesson.context, lesson.observed) * lesson.gain.unsqueeze(-1)  # [B, H, Q]
+    forecast = network(lesson.inputs) * lesson.gain.unsqueeze(-1)  # [B, H, Q]
     return masked_mean(pinball(forecast, lesson.target, quantiles), lesson.known)
 
 

@@ -82,7 +82,7 @@ def choose_start(lessons: Lessons, validation: Lessons, season: int) -> Start:
     sample = validation.thinned(MOST_JUDGED)
     for lesson in chunks(sample):
         for place, weight in enumerate(weights):
-            error = lesson.target - lesson.gain * (lesson.context @ weight)  # [B, H]
+            error = lesson.target - lesson.gain * (lesson.inputs.context @ weight)  # [B, H]
             totals[place] += float((error.abs() * lesson.known).sum())
     best = min(range(len(strengths)), key=totals.__getitem__)
     return finish(lessons, strengths[best], weights[best])
@@ -100,11 +100,11 @@ def solve(lessons: Lessons, season: int) -> Path:
     gram = naive.new_zeros(spec.context_length, spec.context_length)  # [L, L]
     cross = torch.zeros_like(naive)  # [L, H]
     for lesson in chunks(lessons.thinned(MOST_WINDOWS)):
-        residual = lesson.target / lesson.gain - lesson.context @ naive  # [B, H]
+        residual = lesson.target / lesson.gain - lesson.inputs.context @ naive  # [B, H]
         residual = residual.clamp(-LARGEST_RESIDUAL, LARGEST_RESIDUAL) * lesson.known
         weight = lesson.gain.square()  # [B, 1]
-        gram += lesson.context.T @ (lesson.context * weight)
-        cross += lesson.context.T @ (residual * weight)
+        gram += lesson.inputs.context.T @ (lesson.inputs.context * weight)
+        cross += lesson.inputs.context.T @ (residual * weight)
     eigenvalues, eigenvectors = torch.linalg.eigh(gram)
     return Path(naive, eigenvalues.clamp(min=0), eigenvectors, eigenvectors.T @ cross)
 
@@ -125,7 +125,7 @@ def finish(lessons: Lessons, strength: float | None, skip: Tensor) -> Start:
     sample = lessons.thinned(max(1, min(MOST_JUDGED, MOST_RESIDUALS // lessons.windows.spec.horizon)))
     left_over = torch.cat(
         [
-            torch.where(lesson.known > 0, lesson.target / lesson.gain - lesson.context @ skip, math.nan)
+            torch.where(lesson.known > 0, lesson.target / lesson.gain - lesson.inputs.context @ skip, math.nan)
             for lesson in chunks(sample)
         ]
     )  # [W, H]

@@ -1,0 +1,150 @@
+"""What a training would cost: memory by arithmetic, time by a trial of less than a second.
+
+Shape letters as in the network: B batch, L context, S steps, U hidden size, H horizon, Q quantiles; R rows of
+all series, W windows.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import dataclass, replace
+
+import torch
+
+from stacklstm_cli.data.panel import Panel
+from stacklstm_cli.errors import NothingLearnedError
+from stacklstm_cli.model.network import StackedRNN
+from stacklstm_cli.training.defaults import Plan
+from stacklstm_cli.training.fitting import Trainer
+from stacklstm_cli.training.lessons import Lessons, lesson_origins
+from stacklstm_cli.training.loop import VALIDATION_BATCH, WARM_STEPS
+from stacklstm_cli.training.runtime import Clock
+from stacklstm_cli.training.start import CHUNK, MOST_JUDGED, MOST_WINDOWS, STRENGTHS, Start
+
+IMPORTS = 350_000_000
+"""Bytes of a training that has hardly any data; measured on Linux with torch for the CPU."""
+READING = 25_000_000
+"""Bytes of what is loaded to read a first row."""
+TRIAL_SECONDS = 0.3
+TRIAL_STEPS = 50
+"""A trial of whole batches ends with the first of these."""
+TRIAL_WINDOWS = 8
+"""Windows of the first trial's batches, which are quick with any network."""
+SLOW_BATCH = 3.0
+"""Seconds of a batch, as the first trial tells, from which on no whole batch is tried."""
+FORWARD_SHARE = 1 / 3
+"""Time of a forecast as a share of a training step: the backward pass costs about twice the forward one."""
+FLOPS = 5e9
+"""Assumption: operations per second of one core in float64 matrix products."""
+
+
+@dataclass(frozen=True)
+class Windows:
+    """How many windows a training has."""
+
+    train: int
+    choose: int
+    weights: int
+    """Numbers that the network learns."""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes at the peak, by what they are for."""
+
+    imports: int
+    reading: int
+    """The text of the files and its columns; given back before training."""
+    data: int
+    windows: int
+    network: int
+
+    @property
+    def peak(self) -> int:
+        return self.imports + max(self.reading, self.data + self.windows + self.network)
+
+
+def memory(panel: Panel, plan: Plan, windows: Windows, text: int) -> Memory:
+    """The arithmetic. `text` is the size of the files' text in bytes."""
+    spec, rows = plan.spec, panel.values.size
+    covariates = panel.timed.nbytes + panel.static.nbytes
+    length, horizon, quantiles = spec.context_length, spec.horizon, len(spec.quantiles)
+    batch = min(plan.schedule.batch_size, windows.train)
+    # Gathering in float64: index, values, observed flags, and what the normalisation makes of them.
+    gathered = max(plan.schedule.batch_size, min(CHUNK, windows.train)) * (80 * length + 60 * horizon)
+    # Covariates and the calendar of each row, as features.
+    gathered += 24 * batch * (length + horizon) * (len(spec.inputs.covariates) + len(spec.inputs.cycles))
+    # Gates, states and outputs of each layer and step are kept for the backward pass, the widest twice over.
+    states = 4 * 10 * batch * spec.steps * spec.hidden_size * spec.layers
+    judged = 4 * 8 * min(VALIDATION_BATCH, windows.choose) * spec.steps * spec.hidden_size
+    outputs = 4 * 6 * max(batch, min(VALIDATION_BATCH, windows.choose)) * horizon * quantiles
+    start = 8 * (
+        4 * length**2 + (len(STRENGTHS) + 4) * length * horizon + 3 * min(MOST_JUDGED, windows.train) * horizon
+    )
+    return Memory(
+        imports=IMPORTS,
+        reading=reading_memory(panel, text),
+        data=41 * rows + 2 * covariates,
+        windows=64 * windows.train + 16 * windows.choose,
+        network=4 * 8 * windows.weights + gathered + max(states + outputs, judged + outputs, start),
+    )
+
+
+def reading_memory(panel: Panel, text: int) -> int:
+    """Bytes at the peak of reading; the factors were fitted to three files of 14 to 48 MB."""
+    columns, rows = panel.columns, panel.rows_read
+    texts = len(columns.time) + len(columns.ids) + sum(one.categories is not None for one in panel.covariates)
+    numbers = len(columns.targets) + sum(one.categories is None for one in panel.covariates)
+    stamps = min(rows, int(panel.ends.max() - panel.starts.min())) if columns.time else 0
+    return READING + text + 50 * texts * rows + 20 * numbers * rows + 190 * stamps
+
+
+def count_windows(trainer: Trainer) -> tuple[Windows, Lessons]:
+    """The windows of a training, and its lessons. Raises `DataError` as `Trainer.run` does."""
+    panel, plan = trainer.panel, trainer.plan
+    lessons = trainer.lessons(plan.parts.train)
+    if trainer.refits:
+        trainer.lessons(plan.parts.end)
+    choosing = lesson_origins(panel, plan.parts.train, plan.parts.validation, plan.spec)
+    weights = sum(parameter.numel() for parameter in StackedRNN(plan.spec).parameters())
+    return Windows(len(lessons), len(choosing), weights), lessons
+
+
+def most_seconds(trainer: Trainer, lessons: Lessons, windows: Windows) -> float | None:
+    """How long choosing and refitting take at most, by a short trial; None where the trial diverges."""
+    plan = trainer.plan
+    per_window = _trial(trainer, lessons)
+    if per_window is None:
+        return None
+    batch, steps = min(plan.schedule.batch_size, windows.train), plan.most_steps(windows.train)
+    fits = 2 if trainer.refits else 1
+    if not windows.choose:
+        steps = min(steps, plan.unvalidated_steps)
+    validations = steps // plan.schedule.check_every + 1 if windows.choose else 0
+    judged = validations * min(windows.choose, plan.schedule.validation_windows)
+    solved = min(windows.train, MOST_WINDOWS) * plan.spec.context_length**2 + 10 * plan.spec.context_length**3
+    seconds = per_window * (fits * steps * batch + FORWARD_SHARE * judged) + fits * solved / FLOPS
+    return seconds if plan.training.max_time is None else min(seconds, plan.training.max_time)
+
+
+def _trial(trainer: Trainer, lessons: Lessons) -> float | None:
+    """Seconds per window of training steps on this machine: of a few windows first, then of whole batches."""
+    plan = trainer.plan
+    network = StackedRNN(plan.spec)
+    start = Start(None, torch.zeros_like(network.skip_start), torch.zeros_like(network.bias))
+    trial = copy.copy(trainer)
+    trial.clock, trial.on_event = Clock(), lambda event: None
+    batch = min(plan.schedule.batch_size, len(lessons))
+    size, steps, fastest = min(TRIAL_WINDOWS, batch), 2 * WARM_STEPS, math.inf
+    try:
+        for _ in range(3):
+            schedule = replace(plan.schedule, batch_size=size, max_steps=steps)
+            fit = trial.fit(lessons, None, start, schedule, plan.parts.train, "trial", 1.0)
+            fastest = min(fastest, 1 / fit.windows_per_second if fit.windows_per_second else math.inf)
+            if fastest * batch > SLOW_BATCH:
+                break
+            size, steps = batch, WARM_STEPS + math.ceil(min(TRIAL_STEPS, TRIAL_SECONDS / (fastest * batch)))
+    except NothingLearnedError:
+        return None
+    return fastest

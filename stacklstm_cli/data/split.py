@@ -1,0 +1,165 @@
+"""Dates split over columns: year, month, day, hour …, or a date beside a clock."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from itertools import product
+
+import numpy as np
+import pandas as pd
+
+from stacklstm_cli.data.cells import is_missing, number_of
+from stacklstm_cli.data.patterns import SEPARATOR, Ints, Words, expression, shape_of
+from stacklstm_cli.data.stamps import DATES, PERIODS, TIMES, looks_like_time
+
+NAMES = {
+    "year": ("year", "yr", "years"),
+    "quarter": ("quarter", "qtr", "q"),
+    "month": ("month", "mon", "mnth", "mo"),
+    "day": ("day", "dom", "date"),
+    "hour": ("hour", "hr", "hours", "time", "clock"),
+    "minute": ("minute", "min", "minutes"),
+    "second": ("second", "sec", "seconds"),
+}
+"""A column of such a name holds this part of the time, if its cells can."""
+DIRECTIVES = {
+    "year": ("%Y", "%y"),
+    "quarter": ("%q", "Q%q"),
+    "month": ("%m", "%b", "%B"),
+    "day": ("%d",),
+    "hour": ("%H",),
+    "minute": ("%M",),
+    "second": ("%S",),
+}
+CLOCKS = (*TIMES, "%H.%M", "%H.%M.%S")
+RANGES = {"year": (1000, 2999), "month": (1, 12), "day": (1, 31), "hour": (0, 24), "minute": (0, 59), "second": (0, 59)}
+LOOKED_AT = 400
+"""Distinct cells of a column that show how it is written."""
+UNIQUE_SHARE = 0.98
+REPEATED_SHARE = 0.6
+"""A date alone repeats where there are fewer distinct ones than this share of the rows."""
+
+
+def joined(columns: Sequence[tuple[Ints, Words]]) -> tuple[Ints, Words]:
+    """[rows] a number for each distinct time, and the cells of each of these, joined by `SEPARATOR`.
+
+    `columns`: for each column [rows] the number of a cell, and the distinct cells.
+    """
+    codes, words = columns[0]
+    for own, cells in columns[1:]:
+        codes, unique = pd.factorize(codes * max(cells.size, 1) + own)
+        earlier, newest = np.divmod(unique, max(cells.size, 1))
+        words = words[earlier] + SEPARATOR + cells[newest]
+    return codes, words
+
+
+def split_formats(names: Sequence[str], columns: Sequence[Words]) -> list[str]:
+    """The formats that columns of time may have together, by their names and cells; [] if they make no time."""
+    pieces = [_pieces(name, column) for name, column in zip(names, columns, strict=True)]
+    together = [SEPARATOR.join(one) for one in product(*pieces)]
+    return [pattern for pattern in together if _whole(pattern)]
+
+
+def _pieces(name: str, column: Words) -> list[str]:
+    """What a column may hold: the part of its name, or a date or clock of any form."""
+    cells = _cells(column)
+    part = _part(name)
+    for formats in (DIRECTIVES.get(part, ()), (*DATES, *PERIODS, *CLOCKS)):
+        fitting = [pattern for pattern in formats if _fits(cells, pattern)]
+        if fitting:
+            return fitting
+    return []
+
+
+def _part(name: str) -> str:
+    return next((part for part, names in NAMES.items() if name.strip().lower() in names), "")
+
+
+def _cells(column: Words) -> list[str]:
+    return [cell.strip() for cell in pd.unique(column)[:LOOKED_AT] if not is_missing(cell)]
+
+
+def _fits(cells: Sequence[str], format: str) -> bool:
+    """Whether most cells are of a format: one bad cell is an error to name, not another format."""
+    matching = sum(expression(format).fullmatch(shape_of(cell)) is not None for cell in cells)
+    return 2 * matching > len(cells)
+
+
+def _whole(format: str) -> bool:
+    """Whether each part is there once, and none without the next larger one."""
+    kinds = {"year": "YyG", "month": "mbBqV", "day": "d", "hour": "HI", "minute": "M", "second": "S"}
+    counts = [len(re.findall(f"%[{own}]", format)) for own in kinds.values()]
+    return counts == sorted(counts, reverse=True) and counts[0] == counts[1] == 1
+
+
+def split_time(header: Sequence[str], words: Sequence[Words]) -> tuple[int, ...]:
+    """The columns that together make a time, in calendar order; () if none do.
+
+    `header` [columns], `words` [columns] of cells [rows]: a date that repeats beside a clock or an hour, or
+    year and month (or quarter), with day, hour, minute and second as far as they are there.
+    """
+    looking = [at for at, column in enumerate(words) if looks_like_time(_cells(column))]
+    dated = [at for at in looking if any(_fits(_cells(words[at]), pattern) for pattern in DATES)]
+    periods = [at for at in looking if any(_fits(_cells(words[at]), pattern) for pattern in PERIODS)]
+    if set(looking) - {*dated, *periods}:
+        # A column holds both date and clock, and needs no other.
+        return ()
+    dated.sort(key=lambda at: _part(header[at]) != "day" and header[at].strip().lower() not in ("ds", "timestamp"))
+    for at in dated:
+        if pd.unique(words[at]).size < REPEATED_SHARE * words[at].size:
+            clock = _clock_beside(at, header, words)
+            if clock:
+                return (at, *clock)
+    if looking:
+        return ()
+    for larger in (("year", "month", "day", "hour", "minute", "second"), ("year", "quarter")):
+        found = list(_chain(larger, header, words))
+        if len(found) > 1:
+            return tuple(found)
+    return ()
+
+
+def _clock_beside(date: int, header: Sequence[str], words: Sequence[Words]) -> tuple[int, ...]:
+    """The columns that tell the time of day next to a column of dates."""
+    for at, name in enumerate(header):
+        if at == date or _part(name) != "hour" or _explained(date, at, words):
+            continue
+        cells = _cells(words[at])
+        if cells and any(_fits(cells, pattern) for pattern in CLOCKS):
+            return (at,)
+    found = tuple(_chain(("hour", "minute", "second"), header, words))
+    return () if found and _explained(date, found[0], words) else found
+
+
+def _explained(date: int, clock: int, words: Sequence[Words]) -> bool:
+    """Whether dates repeat only because the file holds several series: with the name of one, none does."""
+    days = pd.factorize(words[date])[0].astype(np.int64)
+    for at, column in enumerate(words):
+        if at in (date, clock) or any(number_of(cell) is not None for cell in _cells(column)[:20]):
+            continue
+        codes, unique = pd.factorize(column)
+        if np.unique(days * max(unique.size, 1) + codes).size >= UNIQUE_SHARE * days.size:
+            return True
+    return False
+
+
+def _chain(parts: Sequence[str], header: Sequence[str], words: Sequence[Words]) -> Iterator[int]:
+    """One column for each part, up to the first part that no column holds."""
+    for part in parts:
+        at = next((at for at, name in enumerate(header) if _part(name) == part and _holds(part, words[at])), None)
+        if at is None:
+            return
+        yield at
+
+
+def _holds(part: str, column: Words) -> bool:
+    """Whether all cells can be that part of a time."""
+    cells = _cells(column)
+    if part in RANGES:
+        low, high = RANGES[part]
+        if cells and all(re.fullmatch(r"\d+", cell) and low <= int(cell) <= high for cell in cells):
+            return True
+    named = {"month": ("%b", "%B"), "quarter": ("%q", "Q%q")}.get(part, ())
+    matches = [[expression(pattern).fullmatch(shape_of(cell)) for cell in cells] for pattern in named]
+    return bool(cells) and any(map(all, matches))

@@ -1,0 +1,219 @@
+"""What the network sees beside the series itself: covariates, and the calendar of the rows to forecast.
+
+The calendar is told as codes, small whole numbers per row ("hour 17", "Tuesday"), and the network looks up
+their features in fixed tables. Shape letters: T rows of the calendar, K cycles, C covariates.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from stacklstm_cli.data.calendar import Step, TimeForm
+from stacklstm_cli.data.panel import Covariate, Ints, Panel
+from stacklstm_cli.errors import UsageError
+
+Codes = npt.NDArray[np.int16]
+
+DAY = 86_400
+"""Seconds."""
+SLOTS = 288
+"""The time of day is told in five minutes."""
+TIME_HARMONICS, YEAR_HARMONICS = 4, 3
+DAYS_OF_CYCLE = {"time_of_day": 1, "weekday": 7, "monthday": 30, "month": 365, "year": 365}
+LEAST_PERIODS = 2
+"""Training data must span a cycle so often for it to be told from a trend."""
+MOST_CATEGORIES = 256
+"""Rarer texts of a covariate count as unknown."""
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """Which inputs there are. Stored in the model file."""
+
+    covariates: tuple[Covariate, ...] = ()
+    """Past ones first, then known, then static ones; categories are those of the training data."""
+    cycles: tuple[str, ...] = ()
+    """Keys of `DAYS_OF_CYCLE`."""
+    holidays: str = ""
+    """Country, or country and part of it: "US", "DE-BY"; "" is none."""
+
+    def of(self, *roles: str) -> tuple[Covariate, ...]:
+        return tuple(covariate for covariate in self.covariates if covariate.role in roles)
+
+    def explained(self) -> str:
+        """What there is, for a person; "" where there is nothing."""
+        parts = []
+        for role in ("past", "known", "static"):
+            if self.of(role):
+                parts.append(f"{role} {', '.join(one.name for one in self.of(role))}")
+        if self.cycles:
+            parts.append("calendar (" + ", ".join(name.replace("_", " ") for name in self.cycles) + ")")
+        if self.holidays:
+            parts.append(f"public holidays of {self.holidays}")
+        return "; ".join(parts)
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "covariates": [
+                {
+                    "name": one.name,
+                    "role": one.role,
+                    "categories": None if one.categories is None else [*one.categories],
+                }
+                for one in self.covariates
+            ],
+            "cycles": list(self.cycles),
+            "holidays": self.holidays,
+        }
+
+    @classmethod
+    def from_dict(cls, stored: dict[str, Any]) -> InputSpec:
+        covariates = [
+            Covariate(one["name"], one["role"], None if one["categories"] is None else tuple(one["categories"]))
+            for one in stored["covariates"]
+        ]
+        return cls(tuple(covariates), tuple(stored["cycles"]), stored["holidays"])
+
+
+def cycles_of(step: Step, rows: int) -> tuple[str, ...]:
+    """The cycles that rows of this step pass through, and that so many `rows` of training data show often enough.
+
+    A cycle that is no longer than the step, such as the hour of daily rows, says nothing.
+    """
+    if step.unit == "step":
+        return ()
+    if step.unit == "month":
+        names: tuple[str, ...] = ("month",) if 12 % int(step.count) == 0 and step.count < 12 else ()
+    elif step.unit == "second":
+        names = ("time_of_day", "weekday", "year")
+    elif step.unit == "day" and step.count > 1:
+        names = ("year",)
+    else:
+        names = ("weekday", "monthday", "year")
+    days_of_unit = {"second": 1 / DAY, "day": 1.0, "business_day": 7 / 5, "month": 365 / 12}
+    days = rows * step.count * days_of_unit[step.unit]
+    return tuple(name for name in names if days >= LEAST_PERIODS * DAYS_OF_CYCLE[name])
+
+
+def table(cycle: str) -> npt.NDArray[np.float32]:
+    """[codes, features] what each code of a cycle looks like to the network."""
+    if cycle in ("weekday", "month"):
+        return np.eye({"weekday": 7, "month": 12}[cycle], dtype=np.float32)
+    sizes = {"time_of_day": (SLOTS, TIME_HARMONICS), "year": (366, YEAR_HARMONICS), "monthday": (31, 2)}
+    codes, harmonics = sizes[cycle]
+    angles = 2 * math.pi * np.outer(np.arange(codes) / codes, np.arange(1, harmonics + 1))  # [codes, harmonics]
+    return np.concatenate([np.sin(angles), np.cos(angles)], axis=1).astype(np.float32)
+
+
+def calendar_codes(spec: InputSpec, step: Step, form: TimeForm, first: int, rows: int) -> Codes:
+    """[T, K] codes of the positions `first` to `first + rows - 1` on the grid, by the clock of the place.
+
+    Behind the cycles, one column counts the public holidays that each row covers, where a country is given.
+    """
+    if not spec.cycles and not spec.holidays:
+        return np.empty((rows, 0), dtype=np.int16)
+    stamps = form.clock(step.stamps(np.arange(first, first + rows + 1)))  # [T + 1]
+    days = stamps.astype("datetime64[D]")
+    columns = [_codes(name, stamps[:-1], days[:-1]) for name in spec.cycles]
+    if spec.holidays:
+        columns.append(_holidays(spec.holidays, days))
+    return np.stack(columns, axis=1).astype(np.int16)  # [T, K]
+
+
+def _codes(name: str, stamps: npt.NDArray[Any], days: npt.NDArray[Any]) -> Ints:
+    """[T] code of each row in one cycle."""
+    if name == "time_of_day":
+        seconds: Ints = (stamps - days).astype("timedelta64[s]").astype(np.int64)
+        return seconds * SLOTS // DAY
+    if name == "weekday":
+        return (days.astype(np.int64) + 3) % 7  # 1 January 1970 was a Thursday
+    months = days.astype("datetime64[M]")
+    if name == "month":
+        return months.astype(np.int64) % 12
+    start = months if name == "monthday" else days.astype("datetime64[Y]")
+    since: Ints = (days - start.astype("datetime64[D]")).astype(np.int64)
+    return since
+
+
+def _holidays(place: str, days: npt.NDArray[Any]) -> Ints:
+    """[T] how many public holidays lie in each row, from its own day to the day before the next row's.
+
+    `days` [T + 1]. Rows finer than a day count the holiday they lie in.
+    """
+    numbers = days.astype(np.int64)
+    years = range(int(days[0].astype("datetime64[Y]").astype(int)) + 1970, int(numbers[-1] / 365.2425) + 1972)
+    free = np.asarray(sorted(day.toordinal() - 719_163 for day in calendar_of(place, years)), dtype=np.int64)
+    first, after = numbers[:-1], np.maximum(numbers[1:], numbers[:-1] + 1)
+    return np.searchsorted(free, after) - np.searchsorted(free, first)
+
+
+def calendar_of(place: str, years: range) -> Any:
+    """The public holidays of a country, or of a part of it. Raises `UsageError` for a place that is not known."""
+    import holidays
+
+    country, _, part = place.partition("-")
+    try:
+        return holidays.country_holidays(country, subdiv=part or None, years=years)
+    except NotImplementedError as error:
+        raise UsageError(
+            f"--holidays {place}: no public holidays are known for it.",
+            hint="Give the code of a country, and of its part if wanted, such as US, DE or DE-BY.",
+            code="unknown_holidays",
+        ) from error
+
+
+def known_categories(panel: Panel, ends: Ints) -> tuple[Covariate, ...]:
+    """The panel's covariates; of categories the most frequent `MOST_CATEGORIES` in the first `ends` [N] rows."""
+    timed = [one for one in panel.covariates if one.role != "static"]
+    found = []
+    for at, one in enumerate(panel.covariates):
+        if one.categories is None:
+            found.append(one)
+            continue
+        if one.role == "static":
+            codes = panel.static[:, at - len(timed)]
+        else:
+            rows = _training_rows(panel, ends)
+            codes = panel.timed[rows, at]
+        seen = codes[~np.isnan(codes)].astype(np.int64)
+        counts = np.bincount(seen, minlength=len(one.categories))
+        kept = [code for code in np.argsort(-counts, kind="stable")[:MOST_CATEGORIES].tolist() if counts[code]]
+        found.append(Covariate(one.name, one.role, tuple(sorted(one.categories[code] for code in kept))))
+    return tuple(found)
+
+
+def unknown_categories(panel: Panel, spec: InputSpec) -> list[tuple[str, list[str]]]:
+    """Covariates of the panel with the texts that the model has not learned, where there are any."""
+    pairs = zip(panel.covariates, spec.covariates, strict=True)
+    found = [(mine.name, sorted({*(mine.categories or ())} - {*(theirs.categories or ())})) for mine, theirs in pairs]
+    return [(name, texts) for name, texts in found if texts]
+
+
+def number_statistics(panel: Panel, ends: Ints) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """Mean and deviation [C] of each covariate over the first `ends` [N] rows; 0 and 1 for categories."""
+    means, deviations = np.zeros(len(panel.covariates)), np.ones(len(panel.covariates))
+    timed = [one for one in panel.covariates if one.role != "static"]
+    rows = _training_rows(panel, ends) if timed else None
+    for at, one in enumerate(panel.covariates):
+        if one.categories is not None:
+            continue
+        column = panel.timed[rows, at] if at < len(timed) else panel.static[:, at - len(timed)]
+        present = column[~np.isnan(column)].astype(np.float64)
+        if present.size:
+            means[at] = present.mean()
+            deviations[at] = present.std() or 1.0
+    return means, deviations
+
+
+def _training_rows(panel: Panel, ends: Ints) -> npt.NDArray[np.bool_]:
+    """[R'] which rows of the covariates belong to the first `ends[i]` rows of some series."""
+    changes = np.zeros(len(panel.timed) + 1, dtype=np.int64)
+    np.add.at(changes, panel.timed_at, 1)
+    np.add.at(changes, panel.timed_at + ends, -1)
+    marked: npt.NDArray[np.bool_] = np.cumsum(changes[:-1]) > 0
+    return marked
