@@ -70,9 +70,15 @@ def check_bounds(field: dataclasses.Field[Any], value: Any) -> None:
     for item in value if isinstance(value, tuple) else (value,):
         if not isinstance(item, (int, float)) or isinstance(item, bool):
             continue
-        if (low is not None and item < low) or (high is not None and item > high) or math.isnan(item):
+        if (low is not None and item < low) or (high is not None and item > high) or not math.isfinite(item):
             bounds = (
-                f"at least {low:g}" if high is None else f"at most {high:g}" if low is None else f"{low:g} to {high:g}"
+                "a number"
+                if low is None and high is None
+                else f"at least {low:g}"
+                if high is None
+                else f"at most {high:g}"
+                if low is None
+                else f"{low:g} to {high:g}"
             )
             raise UsageError(f"{option_name(field)} is {item}; expected {bounds}.", code="option_out_of_bounds")
 

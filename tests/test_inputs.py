@@ -175,10 +175,12 @@ class TestHolidays:
     @pytest.mark.parametrize("year", [*range(1962, 1976), *range(1990, 2030)])
     def test_the_first_and_the_last_day_of_a_year_alone(self, year: int) -> None:
         """Also where the rows end with one of them: no year is left out."""
-        for first, expected in ((f"{year}-01-01 00:00", [1] * 20), (f"{year - 1}-12-31 05:00", [0] * 19 + [1])):
+        for first in (f"{year}-01-01 00:00", f"{year - 1}-12-31 05:00"):
             step, position = step_of("h", first)
-            found = calendar_codes(InputSpec(holidays="GB-SCT"), step, FORM, position, 20)
-            assert found[:, 0].tolist() == expected
+            found = calendar_codes(InputSpec(holidays="US-CA"), step, FORM, position, 20)
+            stamps = [stamp.date() for stamp in pd.date_range(first, periods=21, freq="h")]
+            assert found[:, 0].tolist() == rows_by_counting(stamps)
+            assert found[-1, 0] == 1
 
     def test_behind_the_cycles(self) -> None:
         step, position = step_of("D", "2023-12-20")

@@ -7,6 +7,7 @@ training rows nor a clock's time nor a path, so equal runs give equal files.
 from __future__ import annotations
 
 import json
+import math
 import platform
 from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import version
@@ -184,6 +185,9 @@ def require_sound(document: dict[str, Any], tensors: Weights) -> None:
     require(quantiles == sorted(set(quantiles)) and MEDIAN in quantiles and quantiles[0] > 0, "quantiles")
     require(quantiles[-1] < 1, "quantiles")
     require_sound_inputs(network)
+    for role in ROLES:
+        names = [one["name"] for one in network["inputs"]["covariates"] if one["role"] == role]
+        require(names == columns[role], role)
     require(columns["layout"] in get_args(Layout), "layout")
     roles = ("time", "ids", "targets", "past", "known", "static")
     require(all(is_names(columns[role]) for role in roles) and bool(columns["targets"]), "columns")
@@ -209,12 +213,16 @@ def require_sound_inputs(network: dict[str, Any]) -> None:
     require(roles == sorted(roles, key=ROLES.index), "roles")
     for one in inputs["covariates"]:
         require(isinstance(one["name"], str), "covariate")
-        require(one["categories"] is None or is_names(one["categories"]), "categories")
+        categories = one["categories"]
+        require(categories is None or (is_names(categories) and len(set(categories)) == len(categories)), "categories")
     cycles = inputs["cycles"]
     require(is_names(cycles) and set(cycles) <= DAYS_OF_CYCLE.keys() and len(set(cycles)) == len(cycles), "cycles")
     require(isinstance(inputs["holidays"], str), "holidays")
-    for name in ("minimum", "maximum"):
-        require(network[name] is None or isinstance(network[name], (int, float)), name)
+    require(network["gaps"] in ("mask", "ffill", "interpolate"), "gaps")
+    require(network["transform"] in ("none", "log1p"), "transform")
+    bounds = [network[name] for name in ("minimum", "maximum")]
+    require(all(bound is None or is_number(bound) for bound in bounds), "bounds")
+    require(None in bounds or bounds[0] < bounds[1], "bounds")
 
 
 def require(sound: bool, name: str) -> None:
@@ -225,6 +233,10 @@ def require(sound: bool, name: str) -> None:
 
 def is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def is_names(value: Any) -> bool:

@@ -33,7 +33,8 @@ class Forecaster:
         or a quantile further out than what was learned.
         """
         self.check(horizon, quantiles)
-        windows = Windows(learned_units(panel, self.spec), self.spec, self.device)
+        panel = learned_units(panel, self.spec)
+        windows = Windows(panel, self.spec, self.device)
         below, above, share = interpolation(self.spec.quantiles, quantiles)  # each [Q']
         share_above = torch.as_tensor(share, device=windows.home)  # [Q']
         series = torch.as_tensor(origins.series, device=windows.home)
@@ -46,10 +47,9 @@ class Forecaster:
                 # Rounding must not lift a value over the learned one above it.
                 values = torch.minimum(low + share_above * (high - low), high)  # [B, H, Q']
                 result[part.cpu().numpy()] = values.cpu().numpy()
-        result = user_units(result, self.spec)
         alone = origins.rows == 1  # one value has no scale; every series begins with one
         result[alone] = panel.values[panel.offsets[origins.series[alone]]][:, None, None]
-        return result
+        return user_units(result, self.spec)
 
     def batch_forecast(self, windows: Windows, series: Tensor, rows: Tensor) -> Tensor:
         """One batch of origins -> [B, H, Q] float64 in the units of the windows, sorted over the quantiles."""

@@ -117,11 +117,13 @@ def calendar_codes(spec: InputSpec, step: Step, form: TimeForm, first: int, rows
     """
     if not spec.cycles and not spec.holidays:
         return np.empty((rows, 0), dtype=np.int16)
-    stamps = form.clock(step.stamps(np.arange(first, first + rows + 1)))  # [T + 1]
+    stamps = form.clock(step.stamps(np.arange(first - 1, first + rows + 1)))  # [T + 2]
     days = stamps.astype("datetime64[D]")
-    columns = [_codes(name, stamps[:-1], days[:-1]) for name in spec.cycles]
+    columns = [_codes(name, stamps[1:-1], days[1:-1]) for name in spec.cycles]
     if spec.holidays:
-        columns.append(_holidays(spec.holidays, days))
+        # A row at the end of its month covers the days since the row before.
+        covered = days[:-1] + 1 if step.anchor == "end" else days[1:]  # [T + 1]
+        columns.append(_holidays(spec.holidays, covered))
     return np.stack(columns, axis=1).astype(np.int16)  # [T, K]
 
 

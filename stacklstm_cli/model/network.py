@@ -209,7 +209,7 @@ class StackedRNN(nn.Module):
             )  # [B, L, E]
             channels = torch.cat([channels, rows.transpose(1, 2)], 1)  # [B, 2 + E, L]
         channels = functional.pad(channels, (fill, 0))  # [B, 2 + E, S * P]
-        channels = channels.view(len(channels), -1, spec.steps, spec.patch_length)  # [B, 2 + E, S, P]
+        channels = channels.view(*channels.shape[:2], spec.steps, spec.patch_length)  # [B, 2 + E, S, P]
         return channels.transpose(1, 2).flatten(2)  # [B, S, P * (2 + E)]
 
     def ahead(self, inputs: Inputs) -> Tensor:
