@@ -16,6 +16,7 @@ from typing import Any
 from stacklstm_cli.errors import UsageError
 
 MEDIAN = 0.5
+LOSSES = ("quantile", "mae", "mse", "huber", "student-t", "negative-binomial")
 OUTPUT_FORMATS = ("auto", "table", "csv", "json", "ndjson", "markdown", "parquet")
 
 
@@ -71,16 +72,17 @@ def check_bounds(field: dataclasses.Field[Any], value: Any) -> None:
         if not isinstance(item, (int, float)) or isinstance(item, bool):
             continue
         if (low is not None and item < low) or (high is not None and item > high) or not math.isfinite(item):
-            bounds = (
-                "a number"
-                if low is None and high is None
-                else f"at least {low:g}"
-                if high is None
-                else f"at most {high:g}"
-                if low is None
-                else f"{low:g} to {high:g}"
-            )
-            raise UsageError(f"{option_name(field)} is {item}; expected {bounds}.", code="option_out_of_bounds")
+            expected = bounds_text(low, high)
+            raise UsageError(f"{option_name(field)} is {item}; expected {expected}.", code="option_out_of_bounds")
+
+
+def bounds_text(low: float | None, high: float | None) -> str:
+    """What a number is expected to be."""
+    if low is not None and high is not None:
+        return f"{low:g} to {high:g}"
+    if low is not None:
+        return f"at least {low:g}"
+    return "a number" if high is None else f"at most {high:g}"
 
 
 def interval_quantiles(interval: tuple[float, ...]) -> set[float]:
@@ -134,9 +136,18 @@ class ReadingConfig(Checked):
 class ModelConfig(Checked):
     """The network."""
 
-    layers: int = option(2, "LSTM layers stacked on each other.", minimum=1, maximum=64)
-    hidden_size: int | None = option(None, "Width of each LSTM layer.", minimum=1, maximum=8192)
+    layers: int = option(2, "Recurrent layers stacked on each other.", minimum=1, maximum=64)
+    hidden_size: tuple[int, ...] = option(
+        (), "Width of each layer; several (64,32) one by one.", minimum=1, maximum=8192
+    )
+    cell: str = option("lstm", "Recurrent cell: lstm, gru, or rnn, the plain one.", choices=("lstm", "gru", "rnn"))
+    bidirectional: bool = option(False, "Read the context from both ends.")
+    attention: bool = option(False, "Decode a weighted mean of all steps beside the newest one.")
+    residual: bool = option(True, "Add the input of each layer but the first to its output.")
+    layer_norm: bool = option(False, "Normalise the input of each layer but the first.")
+    dilations: tuple[int, ...] = option((), "Steps between states, for each layer: 1,2,4.", minimum=1, maximum=100_000)
     dropout: float | None = option(None, "Dropout between layers and before the head.", minimum=0, maximum=0.95)
+    recurrent_dropout: float = option(0.0, "Dropout of the weights from state to state.", minimum=0, maximum=0.95)
     context_length: int | None = option(None, "Rows the network sees before each forecast.", minimum=1, maximum=100_000)
     patch_length: int | None = option(
         None, "Rows per LSTM step; 1 is the plain step-by-step LSTM.", minimum=1, maximum=10_000
@@ -149,6 +160,9 @@ class ModelConfig(Checked):
     interval: tuple[float, ...] = option(
         (), "Central intervals to learn as well, in percent: 80 or 80,95.", minimum=0.2, maximum=99.8
     )
+    skip: bool = option(True, "Let the stack learn what a linear forecast from the context leaves over.")
+    loss: str = option("quantile", "What is learned: " + ", ".join(LOSSES) + ".", choices=LOSSES)
+    supervise: str = option("last", "Train the newest step's forecast, or that of all steps.", choices=("last", "all"))
     calendar: bool = option(True, "Show the network hour, weekday and season of each row, as the step allows.")
     holidays: str | None = option(None, "Public holidays of a country, or of a part of it: US, DE, DE-BY.")
     gaps: str = option(

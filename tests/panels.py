@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -14,6 +16,7 @@ import torch
 from stacklstm_cli.data.calendar import Step, TimeForm
 from stacklstm_cli.data.panel import Columns, Covariate, Floats, Ints, Panel
 from stacklstm_cli.model.inputs import InputSpec
+from stacklstm_cli.model.layers import StackSpec
 from stacklstm_cli.model.network import NetworkSpec, StackedRNN
 from stacklstm_cli.model.windows import Inputs
 
@@ -119,11 +122,18 @@ def wave(rows: int, seed: int = 0, period: int = 24) -> npt.NDArray[np.float64]:
     return 50 + 10 * np.sin(np.arange(rows) * 2 * np.pi / period) + noise
 
 
-def small_spec(**changes: Any) -> NetworkSpec:
-    """A network of a few hundred weights."""
+def small_spec(layers: int = 2, hidden_size: int = 3, **changes: Any) -> NetworkSpec:
+    """A network of a few hundred weights, residual as by default; `changes` of the network or of its stack."""
+    given = {"patch_length": 2, "inputs": InputSpec()} | changes
+    parts = {field.name for field in dataclasses.fields(StackSpec)} - {"dropout"}
+    stack = StackSpec(
+        input_size=given["patch_length"] * given["inputs"].row_width,
+        hidden_sizes=(hidden_size,) * layers,
+        residual=True,
+        dropout=given.get("dropout", 0.0),
+    )
     small = NetworkSpec(
-        layers=2,
-        hidden_size=3,
+        stack=dataclasses.replace(stack, **{name: given.pop(name) for name in parts & given.keys()}),
         dropout=0.0,
         patch_length=2,
         context_length=6,
@@ -132,7 +142,41 @@ def small_spec(**changes: Any) -> NetworkSpec:
         location_length=6,
         scale_length=6,
     )
-    return dataclasses.replace(small, **changes)
+    return dataclasses.replace(small, **given)
+
+
+OPTIONS: dict[str, tuple[Any, Any]] = {
+    "bidirectional": (False, True),
+    "attention": (False, True),
+    "residual": (True, False),
+    "layer_norm": (False, True),
+    "dilations": ((), (1, 2)),
+    "recurrent_dropout": (0.0, 0.4),
+    "hidden_sizes": ((3, 3), (5, 2)),
+}
+"""What a stack of two layers may be, the default first; beside its cell."""
+
+
+def architectures() -> list[dict[str, Any]]:
+    """Stacks among which there is every pair of two options' values, in each cell; the default stack first."""
+    values: dict[str, tuple[Any, ...]] = {"cell": ("lstm", "gru", "rnn")} | OPTIONS
+    everything = [dict(zip(values, drawn, strict=True)) for drawn in itertools.product(*values.values())]
+
+    def pairs(one: dict[str, Any]) -> set[tuple[Any, ...]]:
+        return set(itertools.combinations(one.items(), 2))
+
+    missing = set().union(*map(pairs, everything))
+    found: list[dict[str, Any]] = []
+    while missing:
+        found.append(max(everything, key=lambda one: len(pairs(one) & missing)))
+        missing -= pairs(found[-1])
+    return found
+
+
+def named(architecture: dict[str, Any]) -> str:
+    """The name of a test: what is not the default."""
+    changed = [name for name, (usual, _) in OPTIONS.items() if architecture[name] != usual]
+    return " ".join([architecture["cell"], *changed]).replace("residual", "no_residual")
 
 
 def plain_inputs(context: torch.Tensor, observed: torch.Tensor, horizon: int = 4) -> Inputs:
@@ -151,6 +195,15 @@ def shaken_network(spec: NetworkSpec, seed: int = 0, dtype: torch.dtype = torch.
         for tensor in (*network.parameters(), network.skip_start):
             tensor.copy_(torch.randn(tensor.shape, generator=generator, dtype=torch.float64) * 0.5)
     return network
+
+
+def last_row_shown(values: list[float], rows: int, spec: NetworkSpec) -> int:
+    """One after the last row of the context of an origin with so many known rows."""
+    if all(math.isnan(v) for v in values[max(rows - spec.context_length, 0) : rows]):
+        # In a gap longer than the context: seasons back, until the last value is in the newest season.
+        while all(math.isnan(v) for v in values[max(rows - spec.location_length, 0) : rows]):
+            rows -= spec.location_length
+    return rows
 
 
 def cut(panel: Panel, lengths: npt.NDArray[np.int64]) -> Panel:

@@ -133,8 +133,8 @@ def test_every_figure_of_the_plan(folder: Path) -> None:
     # A share of .15 is 30 rows, in whole horizons 35.
     assert plan["rows"] == {"train": 200 - 35 - 21, "choose": 35, "judge": 21}
     assert plan["windows"] == {"train": 144 - 14 - 7 + 1, "choose": 35 - 7 + 1}
-    typed = {name: plan[name] for name in ("layers", "hidden_size", "horizon", "context_length", "batch_size")}
-    assert typed == {"layers": 3, "hidden_size": 4, "horizon": 7, "context_length": 14, "batch_size": 16}
+    typed = {name: plan[name] for name in ("layers", "horizon", "context_length", "batch_size")}
+    assert typed == {"layers": 3, "horizon": 7, "context_length": 14, "batch_size": 16}
     assert plan["seasonality"] == 7
 
 

@@ -224,7 +224,7 @@ def test_every_format_of_every_command(single: Path, command: str, form: str) ->
 def test_inspect(single: Path) -> None:
     """The card names the network, the data and the errors."""
     card = json.loads(ok("inspect", "data.safetensors", "--format", "json").stdout)
-    assert card["network"]["layers"] == 2
+    assert card["network"]["stack"]["hidden_sizes"] == [4, 4]
     assert card["data"]["last"] == hourly(400)[-1]
     assert card["metrics"]["stacklstm"]["mae"] > 0
     assert "hidden_size" in ok("inspect", "data.safetensors").stdout
@@ -263,7 +263,7 @@ def test_config_file(single: Path) -> None:
     """Options from TOML; what is typed wins."""
     Path("c.toml").write_text('layers = 3\nhidden-size = 4\nepochs = 1\nmax_time = "5m"\n')
     document = json.loads(ok("train", "data.csv", "--config", "c.toml", "--layers", "1", "--format", "json").stdout)
-    assert (document["model"]["layers"], document["model"]["hidden_size"]) == (1, 4)
+    assert (document["model"]["layers"], document["model"]["stack"]["hidden_sizes"]) == (1, [4])
 
 
 def mistakes() -> dict[str, tuple[list[str], int, list[str]]]:

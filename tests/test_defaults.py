@@ -167,14 +167,14 @@ def test_size_counts_the_rows_of_all_series(lengths: list[int], size: int) -> No
     """Wrong if the amount of data is misjudged, or does not decide the width, the batch and the steps."""
     assert size_of(np.asarray(lengths)) == size
     plan = plan_of(lengths)
-    assert plan.spec.hidden_size == (32, 64, 128)[size]
+    assert plan.spec.stack.hidden_sizes == ((32, 64, 128)[size],) * 2
     assert plan.schedule.batch_size == (32, 128, 256)[size]
     assert plan.schedule.max_steps == (300, 600, 1200)[size]
 
 
 MODEL_CASES: dict[str, tuple[dict[str, Any], Callable[[Plan], Any], Any]] = {
     "layers": ({"layers": 5}, lambda plan: plan.spec.layers, 5),
-    "hidden_size": ({"hidden_size": 17}, lambda plan: plan.spec.hidden_size, 17),
+    "hidden_size": ({"hidden_size": (17,)}, lambda plan: plan.spec.stack.hidden_sizes, (17, 17)),
     "dropout": ({"dropout": 0.0}, lambda plan: plan.spec.dropout, 0.0),
     "context_length": ({"context_length": 37}, lambda plan: plan.spec.context_length, 37),
     "patch_length": ({"patch_length": 5}, lambda plan: plan.spec.patch_length, 5),
@@ -387,7 +387,7 @@ def test_what_was_chosen_is_said() -> None:
     network, training, seen, rows = plan.explained()
     assert seen == "inputs: calendar (time of day, weekday)"
     spec, parts = plan.spec, plan.parts
-    for number in (spec.layers, spec.hidden_size, spec.context_length, spec.patch_length, spec.horizon):
+    for number in (spec.layers, *spec.stack.hidden_sizes, spec.context_length, spec.patch_length, spec.horizon):
         assert str(number) in network
     assert str(plan.schedule.batch_size) in training
     assert str(plan.schedule.max_steps) in training

@@ -44,7 +44,7 @@ def panel_of() -> Panel:
 
 def plan_for(panel: Panel, **training: Any) -> Plan:
     """A plan for a small and quick network."""
-    model = ModelConfig(layers=1, hidden_size=6, context_length=24, patch_length=4, horizon=HORIZON)
+    model = ModelConfig(layers=1, hidden_size=(6,), context_length=24, patch_length=4, horizon=HORIZON)
     plan = resolve(panel, model, TrainingConfig(**training), MetricConfig(seasonality=SEASON))
     schedule = plan.schedule
     if not training.get("epochs"):
@@ -233,7 +233,7 @@ def test_as_many_rows_as_asked_for_are_enough(rows: int, horizon: int, context: 
 
     def windows(length: int) -> int:
         panel = make_panel(np.arange(float(length)))
-        model = ModelConfig(layers=1, hidden_size=1, context_length=context, horizon=horizon)
+        model = ModelConfig(layers=1, hidden_size=(1,), context_length=context, horizon=horizon)
         plan = resolve(panel, model, TrainingConfig(holdout=0), MetricConfig(seasonality=2))
         plan = replace(plan, parts=replace(plan.parts, train=plan.parts.end, validation=plan.parts.end))
         return len(Trainer(panel, plan, device=CPU, clock=Clock()).lessons(plan.parts.train))

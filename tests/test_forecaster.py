@@ -13,7 +13,8 @@ from panels import make_panel, shaken_network, small_spec, wave
 from stacklstm_cli.data.origins import Origins
 from stacklstm_cli.data.panel import Floats, Panel
 from stacklstm_cli.errors import ExitStatus, UsageError
-from stacklstm_cli.model.forecaster import Forecaster, interpolation
+from stacklstm_cli.model.forecaster import Forecaster
+from stacklstm_cli.model.heads import interpolation
 from stacklstm_cli.model.network import NetworkSpec, StackedRNN
 from stacklstm_cli.model.windows import Windows
 from stacklstm_cli.training.lessons import Lessons, lesson_origins, series_weights

@@ -122,7 +122,7 @@ class TestBatch:
         assert not known.all()
         for place in range(4):
             weight = [0.5, 4.0][int(series[place])]
-            location, scale = windows.location[place].item(), windows.scale[place].item()
+            location, scale = (one[place].item() for one in (windows.scaling.location, windows.scaling.scale))
             assert lesson.gain[place].item() == pytest.approx(scale * weight)
             for step in range(4):
                 seen = bool(known[place, step])

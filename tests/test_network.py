@@ -10,9 +10,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from panels import EVERY_INPUT, plain_inputs, shaken_network, small_spec
+from panels import EVERY_INPUT, architectures, named, plain_inputs, shaken_network, small_spec
+from test_stack import by_equations as stack_by_equations
 from torch import Tensor
 
+from stacklstm_cli.config import LOSSES
 from stacklstm_cli.data.panel import Covariate
 from stacklstm_cli.model.heads import pinball
 from stacklstm_cli.model.inputs import InputSpec
@@ -24,6 +26,8 @@ CODES = {"time_of_day": 288, "weekday": 7, "monthday": 31, "month": 12, "year": 
 """Codes of each cycle."""
 HARMONICS = {"time_of_day": 4, "monthday": 2, "year": 3}
 PLAIN = InputSpec()
+LOCATED = {"mae": (1,), "mse": (1,), "huber": (1,), "student-t": (1, 0, 0), "negative-binomial": (1, 0)}
+"""Which raw numbers of a loss lie on the axis of values; those of the quantile loss all do."""
 
 
 def inputs(spec: NetworkSpec, batch: int = 5, seed: int = 1) -> Inputs:
@@ -50,37 +54,6 @@ def inputs(spec: NetworkSpec, batch: int = 5, seed: int = 1) -> Inputs:
     return Inputs(context * observed, observed, past, future, covariates(1, "static")[:, 0], calendar)
 
 
-def sigmoid(x: Floats) -> Floats:
-    return 1 / (1 + np.exp(-x))
-
-
-def lstm_layer(steps: list[Floats], weights: dict[str, Floats], layer: int, hidden_size: int) -> list[Floats]:
-    """One LSTM layer over a sequence of vectors -> its states h_t.
-
-    Hochreiter & Schmidhuber 1997 with the forget gate of Gers et al. 2000. PyTorch stacks the weights of the
-    four gates in the order i (input), f (forget), g (candidate), o (output):
-
-        i = σ(W_i x + b_i + U_i h + c_i)    f = σ(W_f x + …)    g = tanh(W_g x + …)    o = σ(W_o x + …)
-        c ← f c + i g                       h = o tanh(c)
-    """
-
-    def found(name: str) -> Floats:
-        (one,) = (values for path, values in weights.items() if path.endswith(f".{name}_l{layer}"))
-        return one
-
-    on_input, on_state = found("weight_ih"), found("weight_hh")
-    bias = found("bias_ih") + found("bias_hh")
-    h, c = np.zeros(hidden_size), np.zeros(hidden_size)
-    states = []
-    for x in steps:
-        gates = on_input @ x + on_state @ h + bias
-        i, f, g, o = (gates[k * hidden_size : (k + 1) * hidden_size] for k in range(4))
-        c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
-        h = sigmoid(o) * np.tanh(c)
-        states.append(h)
-    return states
-
-
 def features(values: Floats, covariates: tuple[Covariate, ...], weights: dict[str, Floats], role: str) -> list[float]:
     """One row of covariates as the network sees it: standardised numbers, their flags, embeddings."""
     numbers: list[float] = []
@@ -94,8 +67,8 @@ def features(values: Floats, covariates: tuple[Covariate, ...], weights: dict[st
             numbers.append(0.0 if missing else min(max((value - mean) / deviation, -5.0), 5.0))
             flags.append(float(missing))
         else:
-            table = weights[f"{role}.embeddings.{len(embeddings)}.weight"]
-            assert table.shape == (len(one.categories) + 1, min(8, (len(one.categories) + 2) // 2))
+            table = weights[f"{role}.embeddings.{len(embeddings)}"]
+            assert table.shape == (len(one.categories) + 1, 4)
             embeddings.append(table[int(value)].tolist())
     return [*numbers, *flags, *(number for embedding in embeddings for number in embedding)]
 
@@ -108,53 +81,73 @@ def cycle_features(cycle: str, code: int) -> list[float]:
     return [float(np.float32(turn(angle))) for turn in (np.sin, np.cos) for angle in angles]
 
 
-def by_equations(network: StackedRNN, batch: Inputs, place: int) -> Floats:
-    """One window of a batch -> [H, Q], number by number."""
+def decoded_state(network: StackedRNN, outputs: Floats, step: int | None) -> Floats:
+    """What decodes the horizon, from the outputs [S, W] of the stack.
+
+    Of one step its own output. Of all the newest state: of a second direction, that after the oldest step; with
+    attention, also the mean of the outputs, weighted by softmax(v · tanh(K h + Q newest + b)).
+    """
+    if step is not None:
+        return outputs[step]
+    spec = network.spec.stack
+    width = spec.hidden_sizes[-1]
+    newest: Floats = np.concatenate([outputs[-1, :width], outputs[0, width:]])
+    if not spec.attention:
+        return newest
+    part = {name: tensor.numpy() for name, tensor in network.stack.state_dict().items()}
+    key, query, score = (part[f"attention.{name}.weight"] for name in ("key", "query", "score"))
+    scores = [score[0] @ np.tanh(key @ h + query @ newest + part["attention.query.bias"]) for h in outputs]
+    shares = np.exp(scores) / np.exp(scores).sum()
+    return np.concatenate([newest, sum(share * h for share, h in zip(shares, outputs, strict=True))])
+
+
+def by_equations(network: StackedRNN, batch: Inputs, place: int, step: int | None = None) -> Floats:
+    """One window of a batch -> [H, K], number by number; with `step`, what that step of the stack forecasts."""
     spec = network.spec
+    located = LOCATED.get(spec.loss, (1,) * len(spec.quantiles))
     weights = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
     past, known, static = (spec.inputs.of(role) for role in ("past", "known", "static"))
     context, observed = batch.context[place].numpy(), batch.observed[place].numpy()
-    rows = [
-        [
-            context[row],
-            observed[row],
-            *features(batch.past[place, row, : len(past)].numpy(), past, weights, "past"),
-            *features(batch.past[place, row, len(past) :].numpy(), known, weights, "known"),
-        ]
-        for row in range(spec.context_length)
-    ]
+    future, calendar = (one[place] if step is None else one[place, step] for one in (batch.future, batch.calendar))
+    rows = []
+    for row in range(spec.context_length):
+        covariates = features(batch.past[place, row, : len(past)].numpy(), past, weights, "past")
+        covariates += features(batch.past[place, row, len(past) :].numpy(), known, weights, "known")
+        few = weights["covariates.weight"] @ covariates if covariates else []
+        assert len(few) == min(4, len(covariates))
+        rows.append([context[row], observed[row], *few])
     rest = -spec.context_length % spec.patch_length
     padded = np.concatenate([np.zeros((rest, len(rows[0]))), np.array(rows)])
     steps = [padded[begin : begin + spec.patch_length].T.ravel() for begin in range(0, len(padded), spec.patch_length)]
-    for layer in range(spec.layers):
-        steps = lstm_layer(steps, weights, layer, spec.hidden_size)
+    state = decoded_state(network, stack_by_equations(network.stack, np.array(steps)), step)
+    seen = spec.context_length if step is None else (step + 1) * spec.patch_length - rest
     always = features(batch.static[place].numpy(), static, weights, "static")
-    result = np.zeros((spec.horizon, len(spec.quantiles)))
-    for step in range(spec.horizon):
+    result = np.zeros((spec.horizon, len(located)))
+    for ahead in range(spec.horizon):
         line = sum(
-            context[row] * (weights["skip_start"][row, step] + weights["skip"][row, step])
-            for row in range(spec.context_length)
+            context[seen - back] * (weights["skip_start"][-back, ahead] + weights["skip"][-back, ahead])
+            for back in range(1, seen + 1)
         )
-        codes = batch.calendar[place, step].tolist()
-        ahead = [
+        codes = calendar[ahead].tolist()
+        there = [
             number
             for cycle, code in zip(spec.inputs.cycles, codes, strict=False)
             for number in cycle_features(cycle, code)
         ]
-        ahead += [float(code) for code in codes[len(spec.inputs.cycles) :]]
-        ahead += [*features(batch.future[place, step].numpy(), known, weights, "known"), *always]
+        there += [float(code) for code in codes[len(spec.inputs.cycles) :]]
+        there += [*features(future[ahead].numpy(), known, weights, "known"), *always]
         hidden = None
-        if ahead:
-            hidden = weights["decoder.state.weight"] @ steps[-1] + weights["decoder.state.bias"]
-            hidden = hidden + weights["decoder.features.weight"] @ np.array(ahead) + weights["decoder.step"][step]
+        if there:
+            hidden = weights["decoder.state.weight"] @ state + weights["decoder.state.bias"]
+            hidden = hidden + weights["decoder.features.weight"] @ np.array(there) + weights["decoder.step"][ahead]
             hidden = np.maximum(hidden, 0)
             hidden = np.maximum(weights["decoder.hidden.weight"] @ hidden + weights["decoder.hidden.bias"], 0)
-        for quantile in range(len(spec.quantiles)):
-            unit = step * len(spec.quantiles) + quantile
-            learned = weights["head.weight"][unit] @ steps[-1] + weights["head.bias"][unit]
+        for number, is_place in enumerate(located):
+            unit = ahead * len(located) + number
+            learned = weights["head.weight"][unit] @ state + weights["head.bias"][unit]
             if hidden is not None:
-                learned += weights["decoder.out.weight"][quantile] @ hidden + weights["decoder.out.bias"][quantile]
-            result[step, quantile] = line + weights["bias"][step, quantile] + learned
+                learned += weights["decoder.out.weight"][number] @ hidden + weights["decoder.out.bias"][number]
+            result[ahead, number] = line * is_place + weights["bias"][ahead, number] + learned
     return result
 
 
@@ -165,17 +158,56 @@ def with_statistics(network: StackedRNN) -> StackedRNN:
     return network
 
 
+def check(network: StackedRNN, windows: int) -> None:
+    """The network says what its equations say."""
+    batch = inputs(network.spec, windows)
+    with torch.no_grad():
+        found = network(batch).numpy()
+    located = LOCATED.get(network.spec.loss, (1,) * len(network.spec.quantiles))
+    assert found.shape == (windows, network.spec.horizon, len(located))
+    for place in range(windows):
+        np.testing.assert_allclose(found[place], by_equations(network, batch, place), rtol=0, atol=1e-10)
+
+
 @pytest.mark.parametrize("layers", [1, 2, 3])
 @pytest.mark.parametrize("patch", [1, 2, 3, 4, 6])
 def test_equals_its_equations(layers: int, patch: int) -> None:
     """Stacks of every depth, patches that divide the context of 6 and one that does not."""
-    network = shaken_network(small_spec(layers=layers, patch_length=patch))
-    batch = inputs(network.spec)
+    check(shaken_network(small_spec(layers=layers, patch_length=patch)), 5)
+
+
+@pytest.mark.parametrize("given", [PLAIN, EVERY_INPUT], ids=["plain", "every"])
+@pytest.mark.parametrize("architecture", architectures(), ids=named)
+def test_equals_its_equations_in_every_architecture(architecture: dict[str, Any], given: InputSpec) -> None:
+    """Whatever the stack is made of, in patches of one row, in patches of two beside covariates and calendar."""
+    spec = small_spec(**architecture, patch_length=1 if given is PLAIN else 2, inputs=given)
+    check(with_statistics(shaken_network(spec)), 3)
+
+
+@pytest.mark.parametrize("given", [PLAIN, EVERY_INPUT], ids=["plain", "every"])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_equals_its_equations_with_every_loss(loss: str, given: InputSpec) -> None:
+    """The linear skip is added to what lies on the axis of values, and to no scale or number of degrees."""
+    check(with_statistics(shaken_network(small_spec(loss=loss, inputs=given))), 3)
+
+
+@pytest.mark.parametrize("patch", [1, 2, 4])
+@pytest.mark.parametrize("given", [PLAIN, EVERY_INPUT], ids=["plain", "every"])
+def test_equals_its_equations_at_every_step(given: InputSpec, patch: int) -> None:
+    """Each step forecasts from what it has seen, and the last one as the newest state does."""
+    network = with_statistics(shaken_network(small_spec(patch_length=patch, inputs=given)))
+    steps, one = network.spec.steps, inputs(network.spec)
+    drawn = [inputs(network.spec, seed=seed) for seed in range(2, 1 + steps)]
+    ahead = {name: torch.stack([getattr(x, name) for x in (*drawn, one)], 1) for name in ("future", "calendar")}
+    every = dataclasses.replace(one, **ahead)
     with torch.no_grad():
-        found = network(batch).numpy()
-    assert found.shape == (5, 4, 3)
+        found = network(every)
+        torch.testing.assert_close(found[:, -1], network(one), rtol=0, atol=1e-12)
+    assert found.shape == (5, steps, 4, 3)
     for place in range(5):
-        np.testing.assert_allclose(found[place], by_equations(network, batch, place), rtol=0, atol=1e-10)
+        for step in range(steps):
+            expected = by_equations(network, every, place, step)
+            np.testing.assert_allclose(found[place, step].numpy(), expected, rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize(
@@ -194,12 +226,7 @@ def test_equals_its_equations(layers: int, patch: int) -> None:
 )
 def test_equals_its_equations_with_every_input(given: InputSpec) -> None:
     """Roles alone and together, in patches of 4 rows in a context of 6."""
-    network = with_statistics(shaken_network(small_spec(patch_length=4, inputs=given)))
-    batch = inputs(network.spec, batch=6)
-    with torch.no_grad():
-        found = network(batch).numpy()
-    for place in range(6):
-        np.testing.assert_allclose(found[place], by_equations(network, batch, place), rtol=0, atol=1e-10)
+    check(with_statistics(shaken_network(small_spec(patch_length=4, inputs=given))), 6)
 
 
 @pytest.mark.parametrize("given", [PLAIN, EVERY_INPUT], ids=["plain", "every"])
@@ -218,16 +245,20 @@ def test_gradients_are_those_of_finite_differences(given: InputSpec) -> None:
 
 
 @pytest.mark.parametrize("given", [PLAIN, EVERY_INPUT], ids=["plain", "every"])
-@pytest.mark.parametrize("patch", [1, 4])
-def test_a_gradient_reaches_every_parameter(patch: int, given: InputSpec) -> None:
+@pytest.mark.parametrize(
+    "changes",
+    [{"layers": 3, "patch_length": 4}, *({**one, "patch_length": 1} for one in architectures())],
+    ids=lambda changes: named(changes) if "cell" in changes else "three layers",
+)
+def test_a_gradient_reaches_every_parameter(changes: dict[str, Any], given: InputSpec) -> None:
     """No layer, gate, quantile, category or feature is cut off."""
-    network = with_statistics(shaken_network(small_spec(layers=3, patch_length=patch, inputs=given)))
+    network = with_statistics(shaken_network(small_spec(**changes, inputs=given)))
     if network.decoder is not None:
         with torch.no_grad():  # no unit may be asleep for all windows
             network.decoder.state.bias.add_(4)
             network.decoder.hidden.bias.add_(4)
-    batch = inputs(network.spec, batch=64)
-    target = torch.randn(64, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    batch = inputs(network.spec, batch=63)  # odd, or as many targets may lie above a median as below
+    target = torch.randn(63, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
     pinball(network(batch), target, torch.tensor([0.1, 0.5, 0.9])).mean().backward()  # type: ignore[no-untyped-call]
     for name, parameter in network.named_parameters():
         assert parameter.grad is not None, name
@@ -250,10 +281,11 @@ def test_a_new_head_says_nothing(given: InputSpec) -> None:
 
 
 @pytest.mark.parametrize("given", [PLAIN, EVERY_INPUT], ids=["plain", "every"])
-def test_the_newest_value_moves_every_step_and_quantile(given: InputSpec) -> None:
-    """Through the LSTM alone, without the linear skip and the normalisation."""
-    for patch in (1, 2, 4):
-        network = shaken_network(small_spec(patch_length=patch, inputs=given))
+@pytest.mark.parametrize("architecture", architectures(), ids=named)
+def test_the_newest_value_moves_every_step_and_quantile(architecture: dict[str, Any], given: InputSpec) -> None:
+    """Through the stack alone, without the linear skip and the normalisation."""
+    for patch in (1, 2):
+        network = shaken_network(small_spec(**architecture, patch_length=patch, inputs=given))
         with torch.no_grad():
             network.skip.zero_()
             network.skip_start.zero_()
@@ -328,7 +360,7 @@ def test_an_unmet_category_is_as_good_as_unknown() -> None:
     codes = torch.tensor([[0.0], [1.0], [2.0], [3.0]])
     assert not network.known(codes).any()
     with torch.no_grad():
-        dict(network.known.named_parameters())["embeddings.0.weight"][2].add_(1)
+        dict(network.known.named_parameters())["embeddings.0"][2].add_(1)
     assert network.known(codes).any(1).tolist() == [False, False, True, False]
 
 

@@ -155,7 +155,7 @@ def test_the_command_line_wins_over_the_table_and_the_table_over_the_top(tmp_pat
     result, given = run_with(text, "train", "--dropout", "0.25", folder=tmp_path)
     assert result.exit_code == 0, result.stderr
     network, _, _, model = given[0]
-    assert (network.layers, network.hidden_size, network.dropout, model) == (4, 8, 0.25, "a")
+    assert (network.layers, network.hidden_size, network.dropout, model) == (4, (8,), 0.25, "a")
 
 
 def test_options_of_other_commands_at_the_top_are_no_concern(tmp_path: Path) -> None:

@@ -17,7 +17,9 @@ from stacklstm_cli import config
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMANDS = {
-    "train": (config.DataConfig, config.ModelConfig, config.TrainingConfig, config.RuntimeConfig, config.MetricConfig),
+    "train": (config.ModelConfig, config.TrainingConfig, config.RuntimeConfig, config.MetricConfig),
+    "train, check": (config.DataConfig,),
+    "train, check, predict, evaluate": (config.ReadingConfig,),
     "predict": (config.ForecastConfig, config.RuntimeConfig),
     "evaluate": (config.EvaluationConfig, config.MetricConfig, config.RuntimeConfig),
     "every command": (config.OutputConfig,),

@@ -36,7 +36,7 @@ def file_of(*lengths: int, starts: Sequence[int] = STARTS, names: Sequence[str] 
 
 
 def train(panel: Panel, **training: Any) -> Outcome:
-    model = ModelConfig(layers=1, hidden_size=4, context_length=24, patch_length=4, horizon=HORIZON)
+    model = ModelConfig(layers=1, hidden_size=(4,), context_length=24, patch_length=4, horizon=HORIZON)
     plan = resolve(panel, model, TrainingConfig(**training), MetricConfig(seasonality=12))
     plan = replace(plan, schedule=replace(plan.schedule, max_steps=8, check_every=2, warmup=2))
     return Trainer(panel, plan, device=CPU, clock=Clock()).run({})

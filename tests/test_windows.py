@@ -11,7 +11,16 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from panels import EVERY_INPUT, every_covariate, make_panel, random_covariates, wave, with_covariates
+from panels import (
+    EVERY_INPUT,
+    every_covariate,
+    last_row_shown,
+    make_panel,
+    random_covariates,
+    small_spec,
+    wave,
+    with_covariates,
+)
 
 from stacklstm_cli.data.panel import Covariate, Panel
 from stacklstm_cli.model.inputs import InputSpec
@@ -23,7 +32,8 @@ CPU = torch.device("cpu")
 
 def spec_of(context: int, horizon: int = 2, location: int | None = None, scale: int | None = None) -> NetworkSpec:
     """What windows look at; the rest is arbitrary."""
-    return NetworkSpec(1, 4, 0.0, 1, context, horizon, (0.5,), location or context, scale or context)
+    lengths = {"location_length": location or context, "scale_length": scale or context}
+    return small_spec(context_length=context, patch_length=1, horizon=horizon, quantiles=(0.5,), **lengths)
 
 
 def contexts(panel: Panel, spec: NetworkSpec, series: list[int], rows: list[int]) -> Batch:
@@ -37,15 +47,6 @@ def mean_of(values: list[float]) -> float:
 def deviation_of(values: list[float]) -> float:
     mean = mean_of(values)
     return math.sqrt(mean_of([(value - mean) ** 2 for value in values]))
-
-
-def last_row_shown(values: list[float], rows: int, spec: NetworkSpec) -> int:
-    """One after the last row of the context of an origin with so many known rows."""
-    if all(math.isnan(v) for v in values[max(rows - spec.context_length, 0) : rows]):
-        # In a gap longer than the context: seasons back, until the last value is in the newest season.
-        while all(math.isnan(v) for v in values[max(rows - spec.location_length, 0) : rows]):
-            rows -= spec.location_length
-    return rows
 
 
 def slow_context(values: list[float], rows: int, spec: NetworkSpec) -> tuple[list[float], list[int], float, float]:
@@ -98,8 +99,8 @@ class TestContexts:
             normalised, observed, middle, spread = slow_context(series[index], rows, spec)
             level = max((abs(v) for v in series[index] if not math.isnan(v)), default=0.0)
             assert batch.inputs.observed[place].tolist() == observed
-            assert batch.location[place].item() == pytest.approx(middle, rel=1e-12, abs=1e-12 * level)
-            assert batch.scale[place].item() == pytest.approx(spread, rel=1e-9, abs=1e-12 * level)
+            assert batch.scaling.location[place].item() == pytest.approx(middle, rel=1e-12, abs=1e-12 * level)
+            assert batch.scaling.scale[place].item() == pytest.approx(spread, rel=1e-9, abs=1e-12 * level)
             assert batch.inputs.context[place].tolist() == pytest.approx(normalised, rel=1e-5, abs=1e-5)
 
     def test_nothing_of_another_series_is_seen(self) -> None:
@@ -107,8 +108,8 @@ class TestContexts:
         batch = contexts(make_panel([1e6, 2e6, 3e6], [1.0, 3.0]), spec_of(4), [1, 1], [2, 1])
         assert batch.inputs.observed.tolist() == [[0, 0, 1, 1], [0, 0, 0, 1]]
         assert batch.inputs.context.tolist() == [[0, 0, -1, 1], [0, 0, 0, 0]]
-        assert batch.location.tolist() == [2, 1]
-        assert batch.scale.tolist() == [1, 1e-6]
+        assert batch.scaling.location.tolist() == [[2], [1]]
+        assert batch.scaling.scale.tolist() == [[1], [1e-6]]
 
     @pytest.mark.parametrize("rubbish", [1e300, -1e-300, 7.0])
     def test_what_stands_in_a_missing_place_does_not_matter(self, rubbish: float) -> None:
@@ -124,8 +125,8 @@ class TestContexts:
         after, (new_targets, new_known) = windows.batch(series, rows), windows.targets(series, rows)
         assert torch.equal(before.inputs.context, after.inputs.context)
         assert torch.equal(before.inputs.observed, after.inputs.observed)
-        assert torch.equal(before.location, after.location)
-        assert torch.equal(before.scale, after.scale)
+        assert torch.equal(before.scaling.location, after.scaling.location)
+        assert torch.equal(before.scaling.scale, after.scaling.scale)
         assert torch.equal(known, new_known)
         assert torch.equal(targets[known], new_targets[known])
 
@@ -134,7 +135,7 @@ class TestContexts:
         batch = contexts(make_panel([1.0, 2.0]), spec_of(2), [0], [2])
         sent = batch.inputs.to(CPU, torch.float32)
         assert (sent.context.dtype, sent.observed.dtype) == (torch.float32, torch.float32)
-        assert (batch.location.dtype, batch.scale.dtype) == (torch.float64, torch.float64)
+        assert (batch.scaling.location.dtype, batch.scaling.scale.dtype) == (torch.float64, torch.float64)
 
     def test_small_changes_at_a_high_level_are_kept(self) -> None:
         """1e9 plus or minus one: float32 alone would see a constant."""
@@ -142,14 +143,14 @@ class TestContexts:
         windows = Windows(make_panel(np.tile(values, 2)), spec_of(4, horizon=4), CPU)
         location, scale = location_and_scale(torch.tensor(values)[None], torch.ones(1, 4, dtype=torch.bool), spec_of(4))
         batch = windows.batch(torch.tensor([0]), torch.tensor([4]))
-        assert location.item() == batch.location.item() == 1e9
+        assert location.item() == batch.scaling.location.item() == 1e9
         # The deviation is 1, but a millionth of the level is the least scale.
-        assert scale.item() == batch.scale.item() == 1000
+        assert scale.item() == batch.scaling.scale.item() == 1000
         assert batch.inputs.context[0].tolist() == pytest.approx([1e-3, -1e-3, 1e-3, -1e-3])
         target, _ = windows.targets(torch.tensor([0]), torch.tensor([4]))
         assert target[0].tolist() == values.tolist()
         sent = batch.inputs.to(CPU, torch.float32).context.double()
-        back = batch.location[:, None] + sent * batch.scale[:, None]
+        back = batch.scaling.location + sent * batch.scaling.scale
         assert back[0].tolist() == pytest.approx(values.tolist(), abs=1e-4, rel=0)
 
 
@@ -171,16 +172,16 @@ class TestScale:
         self, values: list[float], location_length: int, scale_length: int, location: float, scale: float
     ) -> None:
         batch = contexts(make_panel(values), spec_of(4, location=location_length, scale=scale_length), [0], [4])
-        assert batch.location.item() == pytest.approx(location, abs=1e-12)
-        assert batch.scale.item() == pytest.approx(scale)
+        assert batch.scaling.location.item() == pytest.approx(location, abs=1e-12)
+        assert batch.scaling.scale.item() == pytest.approx(scale)
 
     def test_in_a_gap_longer_than_the_context_an_older_season_stands_in(self) -> None:
         """Whole seasons back, so that the forecast starts at the right season, with a level and a scale."""
         series = [500.0, 700.0, *[math.nan] * 6, 3.0]
         batch = contexts(make_panel([9.0], series), spec_of(4, location=2), [1, 1, 1], [5, 6, 8])
         assert batch.inputs.observed.tolist() == [[1, 0, 0, 0], [0, 0, 1, 1], [0, 0, 1, 1]]
-        assert batch.location[1:].tolist() == [600, 600]
-        assert (batch.scale[1:] == 100).all()
+        assert batch.scaling.location[1:].tolist() == [[600], [600]]
+        assert (batch.scaling.scale[1:] == 100).all()
 
     @settings(max_examples=60, deadline=None)
     @given(
@@ -195,21 +196,22 @@ class TestScale:
         other = contexts(make_panel(np.array(values) * unit), spec, [0], [4])
         if any(values):
             assert one.inputs.context.tolist() == other.inputs.context.tolist()
-            assert (one.scale * unit).tolist() == other.scale.tolist()
+            assert (one.scaling.scale * unit).tolist() == other.scaling.scale.tolist()
 
 
 class TestTargets:
     @settings(max_examples=100, deadline=None)
     @given(st.lists(some_series, min_size=1, max_size=3), st.integers(1, 5), st.data())
     def test_equal_the_loop(self, series: list[list[float]], horizon: int, data: st.DataObject) -> None:
-        """The rows from the origin on, unknown where missing and after the end of their series."""
-        places = [(index, rows) for index, one in enumerate(series) for rows in range(len(one) + 1)]
+        """The rows from the origin on, unknown where missing, after the end of their series, and before any is known."""
+        places = [(index, rows) for index, one in enumerate(series) for rows in range(-horizon, len(one) + 1)]
         chosen = data.draw(st.lists(st.sampled_from(places), min_size=1, max_size=6))
         windows = Windows(make_panel(*series), spec_of(3, horizon), CPU)
         values, known = windows.targets(*(torch.tensor(column) for column in zip(*chosen, strict=True)))
         assert values.dtype == torch.float64
         for place, (index, rows) in enumerate(chosen):
-            came = [series[index][row] if row < len(series[index]) else math.nan for row in range(rows, rows + horizon)]
+            own = dict(enumerate(series[index])) if rows > 0 else {}
+            came = [own.get(row, math.nan) for row in range(rows, rows + horizon)]
             assert known[place].tolist() == [not math.isnan(value) for value in came]
             for found, expected in zip(values[place].tolist(), came, strict=True):
                 assert math.isnan(expected) or found == expected
@@ -230,8 +232,8 @@ def test_a_batch_is_its_windows_one_by_one() -> None:
     for place in range(5):
         alone = windows.batch(series[place : place + 1], rows[place : place + 1])
         assert torch.equal(alone.inputs.context[0], together.inputs.context[place])
-        assert torch.equal(alone.location[0], together.location[place])
-        assert torch.equal(alone.scale[0], together.scale[place])
+        assert torch.equal(alone.scaling.location[0], together.scaling.location[place])
+        assert torch.equal(alone.scaling.scale[0], together.scaling.scale[place])
 
 
 class TestFilled:
@@ -262,7 +264,7 @@ class TestFilled:
             expected = [0.0 if math.isnan(v) else (v - middle) / spread for v in shown]
             assert batch.inputs.context[place].tolist() == pytest.approx(expected, rel=1e-5, abs=1e-5)
             assert batch.inputs.observed[place].tolist() == observed
-            assert batch.location[place].item() == pytest.approx(middle, rel=1e-9, abs=1e-6)
+            assert batch.scaling.location[place].item() == pytest.approx(middle, rel=1e-9, abs=1e-6)
 
     def test_by_hand(self) -> None:
         """10, a gap of three, 50: the cutoff behind the gap sees a line, a cutoff inside it the last value."""
@@ -274,10 +276,10 @@ class TestFilled:
         ):
             spec = dataclasses.replace(spec_of(6), gaps=gaps)
             batch = contexts(panel, spec, [1, 1], [4, 5])
-            values = batch.location[:, None] + batch.scale[:, None] * batch.inputs.context
+            values = batch.scaling.location + batch.scaling.scale * batch.inputs.context
             for place, first, expected in ((0, 2, [10, *inside]), (1, 1, [10, *behind, 50])):
                 found = values[place, first:].tolist()
-                middle = batch.location[place].item()
+                middle = batch.scaling.location[place].item()
                 assert found == pytest.approx([middle if one is None else one for one in expected])
                 assert not batch.inputs.context[place, :first].any()
             assert batch.inputs.observed.tolist() == [[0, 0, 1, 0, 0, 0], [0, 1, 0, 0, 0, 1]]

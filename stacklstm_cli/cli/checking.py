@@ -146,6 +146,7 @@ def _planned(plan: Plan) -> dict[str, Any]:
     rows = (parts.train, parts.validation - parts.train, parts.end - parts.validation)
     return {
         "seasonality": plan.seasonality,
+        "layers": plan.spec.layers,
         **plan.spec.as_dict(),
         **vars(plan.schedule),
         "rows": dict(zip(("train", "choose", "judge"), (int(part.sum()) for part in rows), strict=True)),

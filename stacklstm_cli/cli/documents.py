@@ -26,7 +26,13 @@ def envelope(command: str, path: Path, panel: Panel, checkpoint: Checkpoint, sta
         "schema": SCHEMA,
         "command": command,
         "status": status,
-        "model": {"path": str(path), "id": checkpoint.id, **spec.as_dict(), "seasonality": checkpoint.seasonality},
+        "model": {
+            "path": str(path),
+            "id": checkpoint.id,
+            "layers": spec.layers,
+            **spec.as_dict(),
+            "seasonality": checkpoint.seasonality,
+        },
         "data": describe(panel) | {"sha256": panel.sha256},
     }
 

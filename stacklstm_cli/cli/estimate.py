@@ -76,8 +76,8 @@ def memory(panel: Panel, plan: Plan, windows: Windows, text: int) -> Memory:
     # Covariates and the calendar of each row, as features.
     gathered += 24 * batch * (length + horizon) * (len(spec.inputs.covariates) + len(spec.inputs.cycles))
     # Gates, states and outputs of each layer and step are kept for the backward pass, the widest twice over.
-    states = 4 * 10 * batch * spec.steps * spec.hidden_size * spec.layers
-    judged = 4 * 8 * min(VALIDATION_BATCH, windows.choose) * spec.steps * spec.hidden_size
+    states = 4 * 10 * batch * spec.steps * spec.stack.width
+    judged = 4 * 8 * min(VALIDATION_BATCH, windows.choose) * spec.steps * max(spec.stack.hidden_sizes)
     outputs = 4 * 6 * max(batch, min(VALIDATION_BATCH, windows.choose)) * horizon * quantiles
     start = 8 * (
         4 * length**2 + (len(STRENGTHS) + 4) * length * horizon + 3 * min(MOST_JUDGED, windows.train) * horizon
@@ -132,7 +132,8 @@ def _trial(trainer: Trainer, lessons: Lessons) -> float | None:
     """Seconds per window of training steps on this machine: of a few windows first, then of whole batches."""
     plan = trainer.plan
     network = StackedRNN(plan.spec)
-    start = Start(None, torch.zeros_like(network.skip_start), torch.zeros_like(network.bias))
+    skip = torch.zeros(plan.spec.context_length, plan.spec.horizon)
+    start = Start(None, skip, torch.zeros_like(network.bias))
     trial = copy.copy(trainer)
     trial.clock, trial.on_event = Clock(), lambda event: None
     batch = min(plan.schedule.batch_size, len(lessons))

@@ -300,13 +300,20 @@ def _frame_grid(frame: pandas.DataFrame) -> Grid:
 
 
 def _card_grids(card: Mapping[str, Any]) -> Iterator[Grid]:
-    """What stands at the top of the card, then a grid for each section; the metrics as `train` shows them."""
-    top = [(key, _field(value)) for key, value in card.items() if not isinstance(value, Mapping)]
+    """What stands at the top of the card, then a grid for each section; the metrics as `train` shows them.
+
+    A section that is a list of objects has a row for each of them.
+    """
+    top = [(key, _field(value)) for key, value in card.items() if not isinstance(value, (Mapping, list))]
     if top:
         yield Grid(("field", "value"), top)
     for title, section in card.items():
         if title == "metrics" and section:
             yield _metrics_grid([("", section)], keys=("model",))
+        elif isinstance(section, list) and section:
+            columns = list(dict.fromkeys(key for item in section for key in item))
+            rows = [[_field(item.get(key)) for key in columns] for item in section]
+            yield Grid((title, *columns[1:]), rows)
         elif isinstance(section, Mapping) and section:
             yield Grid((title, "value"), [(key, _field(value)) for key, value in _flat(section)])
 

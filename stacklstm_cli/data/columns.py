@@ -17,7 +17,7 @@ from stacklstm_cli.data.cells import is_missing, number_of
 from stacklstm_cli.data.panel import Columns, Layout
 from stacklstm_cli.data.patterns import Words, parse_integers
 from stacklstm_cli.data.split import split_time
-from stacklstm_cli.data.stamps import looks_like_time
+from stacklstm_cli.data.stamps import StampError, find_forms, looks_like_time
 from stacklstm_cli.errors import DataError, UsageError
 
 ID_NAMES = ("unique_id", "item_id", "series_id", "series", "id", "ts_id")
@@ -81,6 +81,8 @@ COUNTING_SHARE = 0.6
 """Whole numbers of time rise at most rows; those that do not are repeats, to be settled."""
 MOSTLY = 0.9
 """Such a share of the cells being numbers makes a column one of numbers, whatever texts there are."""
+FIRST_YEAR, LAST_YEAR = 1500, 2200
+"""Whole numbers between them that count up are calendar years, whatever the name of their column."""
 LOOKED_AT = 400
 """Distinct cells that show whether a column holds dates."""
 UNIQUE_SHARE = 0.98
@@ -118,7 +120,8 @@ def require_columns(header: Sequence[str], names: Sequence[str], option: str) ->
     """Raise `UsageError` if a column named by `option` is not in the header."""
     for name in names:
         if name not in header:
-            near = difflib.get_close_matches(name, header, 1, 0.5)
+            lowered = [own.lower() for own in header]
+            near = [header[lowered.index(close)] for close in difflib.get_close_matches(name.lower(), lowered, 1, 0.5)]
             raise UsageError(
                 f"{option} names column {name!r}, which is not in the file; its columns are {_listed(header)}.",
                 hint=f"Did you mean {option} {quoted(near[0])}?"
@@ -189,7 +192,11 @@ class _Search:
             return number_of(name) is not None or looks_like_time([name])
 
         counted = [str(number) for number in range(len(self.header))]
-        if "" not in self.header and all(is_value(name) for name in self.header) and list(self.header) != counted:
+        values = "" not in self.header and all(is_value(name) for name in self.header) and list(self.header) != counted
+        # Dates alone may be the names of columns, and so may numbers; both together are a row.
+        numbers = [number_of(name) is not None for name in self.header if not is_missing(name)]
+        dates = [looks_like_time([name]) and number_of(name) is None for name in self.header]
+        if values or (any(numbers) and any(dates)):
             raise DataError(
                 f"The first line holds values ({_listed(self.header[:3])}), expected the names of the columns.",
                 hint="Put a header line such as date,value on top.",
@@ -226,7 +233,16 @@ class _Search:
                         code="unreadable_time",
                     )
         self._refuse_time_as_covariate()
-        return []
+        return self._years()
+
+    def _years(self) -> list[int]:
+        """Where the first column of numbers stands if it counts calendar years, whatever its name: Jahr, FY."""
+        numeric = [at for at, kind in enumerate(self.kinds) if kind == "number"]
+        if len(numeric) < 2 or numeric[0] in self.reserved or not self._counts(numeric[0]):
+            return []
+        years = parse_integers(self.words[numeric[0]])
+        possible = years is not None and years.size > 2 and years.min() >= FIRST_YEAR and years.max() <= LAST_YEAR
+        return numeric[:1] if possible else []
 
     def _refuse_time_as_covariate(self) -> None:
         for role in ("past", "known", "static"):
@@ -294,12 +310,33 @@ class _Search:
         if not time or not self.words[time[0]].size:
             return []
         stamps = _codes([self.words[at] for at in time])
-        if np.mean(np.bincount(stamps)[stamps] > 1) < REPEATED_SHARE:
-            return []
+        repeated = np.mean(np.bincount(stamps)[stamps] > 1) >= REPEATED_SHARE
         for at in candidates:
-            if self._may_be_id(at) and self._tells_apart(at, time):
+            if self._may_be_id(at) and self._tells_apart(at, time) and (repeated or self._starts_anew(at, time)):
                 return [at]
         return []
+
+    def _starts_anew(self, at: int, time: list[int]) -> bool:
+        """Whether the rows of each name stand together, and time goes back where they change, but nowhere else.
+
+        So series stand one below the other whose time stamps have nothing in common.
+        """
+        names = _codes([self.words[at]])
+        last = np.flatnonzero(np.diff(names))
+        if not last.size or last.size != names.max() or len(time) > 1:
+            return False
+        codes, unique = pd.factorize(self.words[time[0]])
+        if any(is_missing(word) for word in unique):
+            return False
+        try:
+            forms = find_forms(unique)
+        except StampError:
+            return False
+        for form in forms:
+            back = np.diff(form.clock[codes].astype(np.int64)) < 0
+            if back[last].all() and back.sum() == last.size:
+                return True
+        return False
 
     def _possible_ids(self, time: list[int], taken: set[int]) -> tuple[str, ...]:
         if not time or not self.words[time[0]].size:

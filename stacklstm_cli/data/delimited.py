@@ -6,33 +6,22 @@ import csv
 import io
 import re
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 
 from stacklstm_cli.data.blocks import TextFile
-from stacklstm_cli.data.cells import (
-    APOSTROPHES,
-    BLANKS,
-    DOUBTFUL,
-    NA_WORDS,
-    NOTATIONS,
-    Missing,
-    decimals_of,
-    plain_number,
-)
-from stacklstm_cli.data.stamps import Words
+from stacklstm_cli.data.cells import DOUBTFUL, NOTATIONS, Missing, decimals_of, plain_number
+from stacklstm_cli.data.numbers import Floats, NumberReader
+from stacklstm_cli.data.texts import Piece, Texts, Words
 from stacklstm_cli.errors import DataError
-
-Floats = npt.NDArray[np.float64]
 
 SAMPLED_ROWS = 2000
 LONGEST_ROW = 1 << 26
@@ -42,10 +31,6 @@ END = "\x1e\x1f\x1e"
 LINE_END = re.compile(rb"\r\n|\n|\r")
 # The default, 128 KiB, is for all of Python; a long text is no error.
 csv.field_size_limit(max(csv.field_size_limit(), 2 * LONGEST_ROW))
-# The usual spellings; rarer ones (nAn) are met cell by cell.
-NA_CELLS = pa.array(
-    sorted({form for word in NA_WORDS for form in (word, word.upper(), word.title(), word.capitalize())} | {"NaN"})
-)
 
 
 def rows_of(lines: Iterable[str], delimiter: str) -> Iterator[tuple[int, list[str]]]:
@@ -102,7 +87,7 @@ class CsvSource:
         rows = 0
         for table in self._tables(everything):
             wanted = table if limit is None else table.slice(0, limit - rows)
-            parts.append([words_of(wanted.column(at), plain) for at in everything])
+            parts.append([Piece.of(wanted.column(at)).turned(plain).words() for at in everything])
             rows += wanted.num_rows
             if rows == limit:
                 break
@@ -110,24 +95,27 @@ class CsvSource:
         frame: pd.DataFrame = pd.DataFrame(columns, dtype=object)
         return frame
 
-    def columns(self, text: Sequence[int], numbers: Sequence[int], covariates: Sequence[int] = ()) -> dict[int, Any]:
+    def columns(
+        self, text: Sequence[int], numbers: Sequence[int], covariates: Sequence[int] = ()
+    ) -> tuple[dict[int, Texts], dict[int, Floats]]:
         wanted = list(dict.fromkeys([*text, *numbers, *covariates]))
-        convert = _Numbers(self, self._decimal(numbers))
-
-        def known(word: str) -> str:
-            return "" if self.missing.holds(word) else word.strip()
-
-        found = {at: _Growing(np.float64 if at in numbers else object) for at in wanted}
+        decimal = self._decimal(numbers)
+        readers = {at: NumberReader(self, at, decimal) for at in numbers}
+        pieces: dict[int, list[Piece]] = {at: [] for at in wanted if at not in readers}
         rows = 0
         for table in self._tables(wanted):
-            for place, at in enumerate(wanted):
-                column = table.column(place)
-                if at in numbers:
-                    found[at].append(convert(column, at, rows))
-                else:
-                    found[at].append(words_of(column, known if at in covariates else str.strip))
+            for at, column in zip(wanted, table.columns, strict=True):
+                if at in readers:
+                    readers[at].read(column, rows)
+                elif table.num_rows:
+                    piece = Piece.of(pc.utf8_trim_whitespace(column))
+                    pieces[at].append(piece.turned(self._known) if at in covariates else piece)
             rows += table.num_rows
-        return {at: column.whole() for at, column in found.items()}
+        texts = {at: Texts(tuple(own)) for at, own in pieces.items()}
+        return texts, {at: reader.numbers() for at, reader in readers.items()}
+
+    def _known(self, word: str) -> str:
+        return "" if self.missing.holds(word) else word
 
     # --- the decimal sign ---
 
@@ -354,116 +342,3 @@ class _Joined(io.RawIOBase):
 def _one_of(certain: set[str]) -> str | None:
     """The decimal sign; of two, the point, so that numbers with a comma are refused by name."""
     return "." if "." in certain else "," if certain else None
-
-
-def words_of(column: pa.ChunkedArray, turn: Callable[[str], str]) -> Words:
-    """[rows] cells as text, each turned by `turn`; equal cells are one object."""
-    encoded = column.combine_chunks().dictionary_encode()
-    words = np.empty(len(encoded.dictionary), dtype=object)
-    words[:] = [turn(word) for word in encoded.dictionary.to_pylist()]
-    turned: Words = words[encoded.indices.to_numpy()]
-    return turned
-
-
-class _Growing:
-    """One array out of parts, without holding both."""
-
-    def __init__(self, kind: Any) -> None:
-        self._cells = np.empty(0, dtype=kind)
-        self._size = 0
-
-    def append(self, part: npt.NDArray[Any]) -> None:
-        end = self._size + len(part)
-        if end > len(self._cells):
-            self._cells.resize(max(end, len(self._cells) * 5 // 4), refcheck=False)
-        self._cells[self._size : end] = part
-        self._size = end
-
-    def whole(self) -> npt.NDArray[Any]:
-        self._cells.resize(self._size, refcheck=False)
-        return self._cells
-
-
-class _Numbers:
-    """Cells of a source as numbers; remembers the unit of each column."""
-
-    def __init__(self, source: CsvSource, decimal: str) -> None:
-        self._source = source
-        self._decimal = decimal
-        self._units: dict[int, str] = {}
-
-    def __call__(self, column: pa.ChunkedArray, at: int, rows: int) -> Floats:
-        """[rows] the numbers of a piece behind `rows` others, NaN missing. Raises `DataError` for any other cell."""
-        cells = pc.ascii_trim_whitespace(column)
-        cells = pc.if_else(pc.is_in(cells, NA_CELLS), None, cells)
-        plain = None
-        if self._decimal == "." or not pc.any(pc.match_substring(cells, ".")).as_py():
-            plain = self._cast(cells)
-        if plain is None:
-            plain = self._cast(self._joined(cells))
-        if plain is None or (cells.null_count < len(cells) and self._units.setdefault(at, "")):
-            return self._by_cell(column, at, rows)
-        return plain
-
-    def _cast(self, cells: pa.ChunkedArray | None) -> Floats | None:
-        """[rows] cells without parted thousands as numbers; None where some cell is written in another way."""
-        if cells is None:
-            return None
-        pointed = cells if self._decimal == "." else pc.replace_substring(cells, ",", ".")
-        try:
-            values: Floats = pc.fill_null(pc.cast(pointed, pa.float64()), np.nan).to_numpy()
-        except pa.ArrowInvalid:
-            return None
-        return values
-
-    def _joined(self, cells: pa.ChunkedArray) -> pa.ChunkedArray | None:
-        """Cells with their thousands joined; None where not all of them part thousands by one sign, or not at all."""
-        for mark in ("," if self._decimal == "." else ".", *BLANKS, *APOSTROPHES):
-            if pc.any(pc.match_substring(cells, mark)).as_py():
-                notation = rf"^[+-]?([0-9]+|[1-9][0-9]{{0,2}}([{mark}][0-9]{{3}})+)([{self._decimal}][0-9]*)?$"
-                fits = pc.all(pc.match_substring_regex(cells, notation)).as_py()
-                return pc.replace_substring(cells, mark, "") if fits else None
-        return None
-
-    def _by_cell(self, column: pa.ChunkedArray, at: int, rows: int) -> Floats:
-        encoded = column.combine_chunks().dictionary_encode()
-        codes = encoded.indices.to_numpy()
-        values = np.full(len(encoded.dictionary), np.nan)
-        for code, word in enumerate(encoded.dictionary.to_pylist()):
-            if self._source.missing.holds(word):
-                continue
-            number = plain_number(word, self._decimal)
-            if number is None:
-                raise self._no_number(rows + int(np.argmax(codes == code)), at, word.strip())
-            digits, unit = number
-            if unit != self._units.setdefault(at, unit):
-                raise self._other_unit(rows + int(np.argmax(codes == code)), at, word.strip())
-            values[code] = float(digits)
-        numbers: Floats = values[codes]
-        return numbers
-
-    def _no_number(self, row: int, at: int, cell: str) -> DataError:
-        error = not_a_number(self._source.place(row), self._source.header[at], cell)
-        other = "," if self._decimal == "." else "."
-        if plain_number(cell, other):
-            error.hint = f"Numbers are read with {self._decimal!r} as decimal sign; if that is wrong: --decimal {other}"
-        return error
-
-    def _other_unit(self, row: int, at: int, cell: str) -> DataError:
-        unit = self._units[at]
-        found = f"{cell!r} found, where the cells above " + (f"have {unit!r}" if unit else "have no unit")
-        return DataError(
-            f"{self._source.place(row)}, column {self._source.header[at]!r}: {found}.",
-            hint="Write all numbers of a column in one unit, best without its sign.",
-            code="mixed_units",
-        )
-
-
-def not_a_number(place: str, column: str, cell: str) -> DataError:
-    """The error for a cell of a column of numbers that is none."""
-    return DataError(
-        f"{place}, column {column!r}: {cell!r} found, expected a number.",
-        hint="Mend the cell (an empty one is a missing value; so is a word named by --missing-value), "
-        "or name the columns to forecast with --target.",
-        code="not_a_number",
-    )

@@ -7,13 +7,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
+import pyarrow.compute as pc
 
 from stacklstm_cli.data.columns import Found, Kind, kind_of
 from stacklstm_cli.data.covariates import category_codes, names_and_roles
 from stacklstm_cli.data.gridding import Codes, Flags, Rows, count_of, shortened
 from stacklstm_cli.data.panel import Columns, Covariate, Covered, Floats
-from stacklstm_cli.data.patterns import Words
 from stacklstm_cli.data.table import Table
+from stacklstm_cli.data.texts import Texts
 from stacklstm_cli.errors import DataError, UsageError
 
 LARGEST_TARGET = 1e100
@@ -26,22 +27,22 @@ LARGEST_COVARIATE = 1e30
 class _Cells:
     """The cells that play a role, of rows that hold something."""
 
-    text: dict[str, Words]
+    text: dict[str, Texts]
     numbers: dict[str, Floats]
     places: Codes
     """[rows] number of each row in its table."""
 
     def keep(self, rows: Flags) -> None:
-        self.text = {name: words[rows] for name, words in self.text.items()}
+        self.text = {name: texts.kept(rows) for name, texts in self.text.items()}
         self.numbers = {name: value[rows] for name, value in self.numbers.items()}
         self.places = self.places[rows]
 
     def append(self, other: _Cells, offset: int) -> None:
         """Put rows behind these; columns that only these have are missing there."""
         count = other.places.size
-        for name, words in self.text.items():
-            more = other.text.get(name, np.full(count, "", dtype=object))
-            self.text[name] = np.concatenate([words, more])
+        for name, texts in self.text.items():
+            more = other.text.get(name, Texts.of(np.full(count, "", dtype=object)))
+            self.text[name] = Texts.below([texts, more])
         for name, value in self.numbers.items():
             self.numbers[name] = np.concatenate([value, other.numbers.get(name, np.full(count, np.nan))])
         self.places = np.concatenate([self.places, other.places + np.int32(offset)])
@@ -49,8 +50,8 @@ class _Cells:
 
 def load_rows(
     table: Table, found: Found, future: Table | None, notes: list[str]
-) -> tuple[Rows, tuple[Words, ...], tuple[Covariate, ...]]:
-    """The rows that hold something, their columns of time as text, and what the covariates are.
+) -> tuple[Rows, tuple[Texts, ...], tuple[Covariate, ...]]:
+    """The rows that hold something, their columns of time, and what the covariates are.
 
     Rows of `future` follow behind those of `table`; only known covariates are read of them.
     Raises `DataError` for cells that cannot be read, `UsageError` for future rows that nothing needs.
@@ -101,7 +102,7 @@ def _settled_kinds(tables: Sequence[Table], kinds: Mapping[str, Kind]) -> dict[s
     for name, kind in kinds.items():
         if kind == "empty":
             columns = [table.columns([], [], [name])[0][name] for table in tables if name in table.header]
-            settled[name] = "text" if kind_of(np.concatenate(columns)) == "text" else "number"
+            settled[name] = "text" if kind_of(Texts.below(columns).words()) == "text" else "number"
     return settled
 
 
@@ -112,8 +113,8 @@ def _cells(table: Table, columns: Columns, kinds: Mapping[str, Kind]) -> _Cells:
     text, numbers = table.columns([*columns.time, *columns.ids], [*columns.targets, *numeric], worded)
     count = sum(table.rows)
     filled = np.zeros(count, dtype=bool)
-    for words in text.values():
-        filled |= words != ""
+    for texts in text.values():
+        filled |= texts.filled()
     for value in numbers.values():
         filled |= ~np.isnan(value)
     if not columns.time and not columns.ids and filled.any():
@@ -146,10 +147,8 @@ def _series(table: Table, columns: Columns, cells: _Cells) -> tuple[Codes, tuple
     if not columns.ids:
         return np.zeros(cells.places.size, dtype=np.int32), ((),)
     for name in columns.ids:
-        words = cells.text[name]
-        blank = [word for word in pd.unique(words) if not word.strip()]
-        if blank:
-            row = int(np.flatnonzero(np.isin(words, blank))[0])
+        row = cells.text[name].first(lambda own: pc.equal(pc.utf8_trim_whitespace(own), ""))
+        if row is not None:
             raise DataError(
                 f"{table.place(int(cells.places[row]))}, column {name!r}: the cell is empty; expected the name of "
                 "a series.",
@@ -157,11 +156,11 @@ def _series(table: Table, columns: Columns, cells: _Cells) -> tuple[Codes, tuple
                 code="missing_id",
             )
     codes = np.zeros(cells.places.size, dtype=np.int64)
-    for name in columns.ids:
-        more, unique = pd.factorize(cells.text[name])
-        codes = pd.factorize(codes * max(unique.size, 1) + more)[0]
+    parts = [cells.text[name].factorized() for name in columns.ids]
+    for more, unique in parts:
+        codes = pd.factorize(codes * max(len(unique), 1) + more)[0]
     _, first = np.unique(codes, return_index=True)
-    keys = tuple(zip(*(cells.text[name][first].tolist() for name in columns.ids), strict=True))
+    keys = tuple(zip(*([unique[code] for code in more[first]] for more, unique in parts), strict=True))
     return codes.astype(np.int32), keys
 
 
@@ -200,7 +199,7 @@ def _covariates(
     for name, role in names_and_roles(columns):
         categories = None
         if kinds[name] == "text":
-            categories, value = category_codes(cells.text.pop(name))
+            categories, value = category_codes(cells.text.pop(name).words())
         else:
             value = cells.numbers.pop(name).astype(np.float32)
         covariates.append(Covariate(name, role, categories))

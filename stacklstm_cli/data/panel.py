@@ -165,17 +165,20 @@ class Panel:
         """Positions on the grid as text, in the form the file was written in."""
         return self.time_form.write(self.step, np.asarray(positions, dtype=np.int64))
 
+    def place(self, row: int) -> str:
+        """Where a row of `values` stands, for messages: "series 'a', time 2024-03-01"."""
+        series = int(np.searchsorted(self.offsets, row, "right")) - 1
+        stamp = self.stamps([self.starts[series] + row - self.offsets[series]])[0]
+        return (f"series {self.name(series)!r}, " if self.n_series > 1 else "") + f"time {stamp}"
+
     def refuse_gaps(self) -> None:
         """Raise `DataError` for the first row inside a series that has no value."""
         missing = np.flatnonzero(np.isnan(self.values))
         if not missing.size:
             return
-        series = int(np.searchsorted(self.offsets, missing[0], "right")) - 1
-        stamp = self.stamps(self.starts[series] + missing[:1] - self.offsets[series])[0]
-        name = f"series {self.name(series)!r}, " if self.n_series > 1 else ""
         count = f"{missing.size:,} such row{'' if missing.size == 1 else 's'}"
         raise DataError(
-            f"{name}time {stamp}: no value, and --gaps error refuses gaps ({count}).",
+            f"{self.place(int(missing[0]))}: no value, and --gaps error refuses gaps ({count}).",
             hint="--gaps mask shows the network which values are missing.",
             code="gaps",
         )

@@ -1,7 +1,7 @@
 """Patterns of time stamps: a strptime format, matched with a whole column of text at once.
 
-Digits are replaced by 9, so that rows fall into a few shapes ("99/9/9999"); each shape is matched once
-by a regular expression, and the numbers of all its rows are read at once. `%q` is the quarter, which
+Digits are replaced by 9, so that the rows of a piece fall into a few shapes ("99/9/9999"); each shape is
+matched once by a regular expression, and the numbers of all its rows are read at once. `%q` is the quarter, which
 strptime lacks; fractions of seconds and a zone at the end need no directive. A date that is split over
 columns is one text with `SEPARATOR` between them.
 """
@@ -17,12 +17,15 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 
+from stacklstm_cli.data.texts import Piece, Texts
+from stacklstm_cli.data.texts import Words as Words
 from stacklstm_cli.errors import UsageError
 
 Stamps = npt.NDArray[Any]
 """datetime64[us], or int64 where time is counted in whole numbers."""
-Words = npt.NDArray[np.object_]
 Ints = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
 
@@ -52,6 +55,8 @@ NUMBERS = "YGymdHIMSVq"
 
 MAX_SHAPES = 500
 """No form has more shapes (twelve month names, one or two digits, am or pm); beyond it a column is no time."""
+LONGEST = 200
+"""Bytes; no longer text is a time stamp."""
 MAX_INTEGER_DIGITS = 15
 """Longer whole numbers are no time stamps, and their differences might overflow."""
 
@@ -127,49 +132,81 @@ class Parsed:
         return {len(match[name]) for match in self.matches for name in names if match.groupdict().get(name)}
 
 
-def parse(words: Words, format: str) -> Parsed:
+def parse(words: Texts | Words, format: str) -> Parsed:
     """Read a column [rows] of text by one format."""
-    letters = _letters(words)
-    local = np.zeros(words.size, dtype=np.int64)
-    ahead = np.zeros(words.size, dtype=np.int64)
-    bad = np.ones(words.size, dtype=bool)
-    late = np.zeros(words.size, dtype=bool)
-    matches: list[re.Match[str]] = []
-    zeros: set[str] = set()
-    midnight = False
-    for shape, rows in _shapes(letters):
-        match = expression(format).fullmatch(shape)
+    column = Texts.of(words)
+    parser = _Parser(format, len(column))
+    for rows, piece in column.spans():
+        parser.read(rows, piece)
+    return parser.parsed()
+
+
+class _Parser:
+    """A column while it is read piece by piece."""
+
+    def __init__(self, format: str, rows: int) -> None:
+        self.expression = expression(format)
+        self.local = np.zeros(rows, dtype=np.int64)
+        self.ahead = np.zeros(rows, dtype=np.int64)
+        self.bad = np.ones(rows, dtype=bool)
+        self.late = np.zeros(rows, dtype=bool)
+        """[rows] whether midnight is written 24:00."""
+        self.midnight = False
+        """Some row writes it 0:00."""
+        self.matches: dict[str, re.Match[str]] = {}
+        self.zeros: set[str] = set()
+
+    def read(self, rows: slice, piece: Piece) -> None:
+        """Read some rows; each distinct cell of them once."""
+        letters = _letters(piece.cells)
+        local, ahead = np.zeros((2, len(letters)), dtype=np.int64)
+        bad, late = np.ones(len(letters), dtype=bool), np.zeros(len(letters), dtype=bool)
+        for shape, same in _shapes(letters):
+            match = self._match(shape)
+            if match is None:
+                continue
+            fields = _Fields(letters[same], match)
+            day, known_day = fields.weeks() if fields.has("G") else fields.days()
+            clock, known_clock = fields.clock()
+            ahead[same], known_zone = fields.ahead()
+            local[same] = day * DAY + clock
+            bad[same] = ~(known_day & known_clock & known_zone)
+            late[same] = fields.has("H") & (clock == DAY)
+            self.midnight |= fields.has("H") and bool((clock == 0).any())
+            self.zeros |= fields.zeros
+        self.local[rows], self.bad[rows], self.late[rows] = (found[piece.codes] for found in (local, bad, late))
+        if ahead.any():
+            self.ahead[rows] = ahead[piece.codes]
+
+    def _match(self, shape: str) -> re.Match[str] | None:
+        match = self.matches.get(shape) or self.expression.fullmatch(shape)
         # A zone stands behind every stamp or behind none.
-        if match is None or (matches and bool(match["zone"]) != bool(matches[0]["zone"])):
-            continue
-        matches.append(match)
-        fields = _Fields(letters[rows], match)
-        day, known_day = fields.weeks() if fields.has("G") else fields.days()
-        clock, known_clock = fields.clock()
-        ahead[rows], known_zone = fields.ahead()
-        local[rows] = day * DAY + clock
-        bad[rows] = ~(known_day & known_clock & known_zone)
-        late[rows] = fields.has("H") & (clock == DAY)
-        midnight |= fields.has("H") and bool((clock == 0).any())
-        zeros |= fields.zeros
-    if midnight:
+        if match is None or any(bool(match["zone"]) != bool(other["zone"]) for other in self.matches.values()):
+            return None
+        return self.matches.setdefault(shape, match)
+
+    def parsed(self) -> Parsed:
         # A file that writes 0:00 does not mean the same midnight by 24:00.
-        bad |= late
-    return Parsed(local, ahead, bad, tuple(matches), frozenset(zeros), bool((late & ~bad).any()))
+        bad = self.bad | self.late if self.midnight else self.bad
+        matches, hour_24 = tuple(self.matches.values()), bool((self.late & ~bad).any())
+        return Parsed(self.local, self.ahead, bad, matches, frozenset(self.zeros), hour_24)
 
 
-def _letters(words: Words) -> npt.NDArray[np.uint8]:
-    """[rows, width] the words as bytes; what is not ASCII becomes `?`, which no form has."""
-    try:
-        raw = words.astype("S")
-    except UnicodeEncodeError:
-        raw = np.asarray([word.encode("ascii", "replace") for word in words], dtype="S")
-    width = max(raw.dtype.itemsize, 1)
-    return np.ascontiguousarray(raw).view(np.uint8).reshape(words.size, width)
+def _letters(cells: pa.StringArray) -> npt.NDArray[np.uint8]:
+    """[cells, width] the cells as bytes, zeros behind them; what is not ASCII becomes `?`, which no form has."""
+    cells = pc.if_else(pc.greater(pc.binary_length(cells), LONGEST), "?", cells)
+    _, offsets, data = cells.buffers()
+    ends = np.frombuffer(offsets, dtype=np.int32)[cells.offset : cells.offset + len(cells) + 1]
+    found = np.frombuffer(data or b"", dtype=np.uint8)[ends[0] : ends[-1]]
+    found = np.where(found < 128, found, np.uint8(ord("?")))
+    lengths = np.diff(ends)
+    letters = np.zeros((lengths.size, max(int(lengths.max()), 1)), dtype=np.uint8)
+    letters[np.arange(letters.shape[1]) < lengths[:, None]] = found
+    return letters
 
 
 def _shapes(letters: npt.NDArray[np.uint8]) -> Iterator[tuple[str, Ints | slice]]:
-    """Each shape of the column with its rows, up to `MAX_SHAPES`."""
+    """Each shape of the cells with its rows, up to `MAX_SHAPES`."""
     digits = (letters >= ord("0")) & (letters <= ord("9"))
     shapes = np.where(digits, np.uint8(ord("9")), letters).view(f"S{letters.shape[1]}").ravel()
     if (shapes == shapes[0]).all():
@@ -274,45 +311,47 @@ def first_monday(year: Ints) -> Ints:
     return fourth - (fourth + MONDAY_BEFORE_EPOCH) % 7
 
 
-def decimals_of(words: Words) -> int:
+def iso_weeks(days: Ints) -> dict[str, Ints]:
+    """[rows] the ISO year and week of days since 1970."""
+    thursday = days - (days + MONDAY_BEFORE_EPOCH) % 7 + 3
+    year = thursday.astype("datetime64[D]").astype("datetime64[Y]").astype(np.int64) + 1970
+    return {"week_year": year, "week": (thursday - first_monday(year)) // 7 + 1}
+
+
+def decimals_of(words: Texts | Words) -> int:
     """Zeros behind the point of whole numbers written as 1.0, 2.0 …; 0 where there are none."""
-    match = re.fullmatch(r"\s*[+-]?\d+\.(0+)\s*", str(words[0])) if words.size else None
+    match = re.fullmatch(r"\s*[+-]?\d+\.(0+)\s*", str(words[0])) if len(words) else None
     return len(match[1]) if match else 0
 
 
-def _is_integer(word: str, decimals: int) -> bool:
+def _integer(decimals: int) -> str:
+    """The expression of a whole number with so many zeros behind its point."""
     tail = rf"\.0{{{decimals}}}" if decimals else ""
-    return re.fullmatch(rf"\s*[+-]?\d{{1,{MAX_INTEGER_DIGITS}}}{tail}\s*", word) is not None
+    return rf"^\s*[+-]?[0-9]{{1,{MAX_INTEGER_DIGITS}}}{tail}\s*$"
 
 
-def first_not_integer(words: Words) -> int:
-    """Where the first word stands that is no whole number as the first word is."""
-    decimals = decimals_of(words)
-    return next((at for at, word in enumerate(words) if not _is_integer(word, decimals)), 0)
+def first_not_integer(words: Texts | Words) -> int:
+    """The first row that is no whole number as the first row is."""
+    whole = _integer(decimals_of(words))
+    return Texts.of(words).first(lambda cells: pc.invert(pc.match_substring_regex(cells, whole))) or 0
 
 
-def parse_integers(words: Words) -> Ints | None:
+def parse_integers(words: Texts | Words) -> Ints | None:
     """[rows] whole numbers, or None if some word is not one (or is longer than a time stamp can be).
 
     Numbers that all end in `.0` are whole ones.
     """
-    decimals = decimals_of(words)
-    if not words.size or not _is_integer(words[0], decimals):
+    whole = _integer(decimals_of(words))
+    if not len(words) or not re.match(whole, words[0]):
         return None
-    if decimals:
-        if not all(_is_integer(word, decimals) for word in words):
+    column = Texts.of(words)
+    numbers = np.empty(len(column), dtype=np.int64)
+    for rows, piece in column.spans():
+        if not pc.all(pc.match_substring_regex(piece.cells, whole)).as_py():
             return None
-        words = np.asarray([word.strip()[: -decimals - 1] for word in words], dtype=object)
-    letters = _letters(words)
-    if (
-        letters.shape[1] > MAX_INTEGER_DIGITS + 1
-        or not np.isin(letters, np.frombuffer(b"0123456789+- \0", np.uint8)).all()
-    ):
-        return None
-    try:
-        return words.astype("S").astype(np.int64)
-    except ValueError:
-        return None
+        digits = pc.replace_substring_regex(piece.cells, r"^\s*\+?|(\.0+)?\s*$", "")
+        numbers[rows] = pc.cast(digits, pa.int64()).to_numpy()[piece.codes]
+    return numbers
 
 
 DIRECTIVES = "YymbBdHIMSpaAqGV%"

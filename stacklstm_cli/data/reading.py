@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import BinaryIO
 
+import pyarrow as pa
+
 from stacklstm_cli.config import DataConfig, ReadingConfig
 from stacklstm_cli.data.calendar import Step, TimeForm
 from stacklstm_cli.data.columns import Found, Kind, find_columns
@@ -121,8 +123,9 @@ def _read(
     notes = [*table.notes, *found.notes]
     rows, words, covariates = load_rows(table, found, future, notes)
     form, stamps, step = read_time(rows, words, columns, config.freq, reading, stored, notes)
-    # They may be the largest of all that is held.
+    # They may be the largest of all that is held, and Arrow keeps for itself what it has freed.
     del words
+    pa.default_memory_pool().release_unused()
     ahead: tuple[Rows, Ints] | None = None
     own = rows.places < sum(table.rows)
     if not own.all():

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from itertools import product
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice, product
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from stacklstm_cli.data.cells import is_missing, number_of
-from stacklstm_cli.data.patterns import SEPARATOR, Ints, Words, expression, shape_of
+from stacklstm_cli.data.patterns import SEPARATOR, expression, shape_of
 from stacklstm_cli.data.stamps import DATES, PERIODS, TIMES, looks_like_time
+from stacklstm_cli.data.texts import Piece, Texts, Words
 
 NAMES = {
     "year": ("year", "yr", "years"),
@@ -41,29 +44,31 @@ REPEATED_SHARE = 0.6
 """A date alone repeats where there are fewer distinct ones than this share of the rows."""
 
 
-def joined(columns: Sequence[tuple[Ints, Words]]) -> tuple[Ints, Words]:
-    """[rows] a number for each distinct time, and the cells of each of these, joined by `SEPARATOR`.
-
-    `columns`: for each column [rows] the number of a cell, and the distinct cells.
-    """
-    codes, words = columns[0]
-    for own, cells in columns[1:]:
-        codes, unique = pd.factorize(codes * max(cells.size, 1) + own)
-        earlier, newest = np.divmod(unique, max(cells.size, 1))
-        words = words[earlier] + SEPARATOR + cells[newest]
-    return codes, words
+def joined(columns: Sequence[Texts]) -> Texts:
+    """One column of the cells of several, without blanks about them, joined by `SEPARATOR`."""
+    pieces = [_joined(beside) for beside in zip(*(column.pieces for column in columns), strict=True)]
+    return Texts(tuple(pieces))
 
 
-def split_formats(names: Sequence[str], columns: Sequence[Words]) -> list[str]:
+def _joined(columns: Sequence[Piece]) -> Piece:
+    """The same for some rows; each distinct combination of cells is made once."""
+    codes = np.zeros(columns[0].codes.size, dtype=np.int64)
+    for column in columns:
+        codes = pd.factorize(codes * len(column.cells) + column.codes)[0]
+    _, first = np.unique(codes, return_index=True)
+    cells = [pc.utf8_trim_whitespace(column.cells.take(pa.array(column.codes[first]))) for column in columns]
+    return Piece(pc.binary_join_element_wise(*cells, SEPARATOR), codes.astype(np.int32))
+
+
+def split_formats(names: Sequence[str], columns: Sequence[Texts]) -> list[str]:
     """The formats that columns of time may have together, by their names and cells; [] if they make no time."""
-    pieces = [_pieces(name, column) for name, column in zip(names, columns, strict=True)]
+    pieces = [_pieces(name, _usable(column.distinct())) for name, column in zip(names, columns, strict=True)]
     together = [SEPARATOR.join(one) for one in product(*pieces)]
     return [pattern for pattern in together if _whole(pattern)]
 
 
-def _pieces(name: str, column: Words) -> list[str]:
-    """What a column may hold: the part of its name, or a date or clock of any form."""
-    cells = _cells(column)
+def _pieces(name: str, cells: Sequence[str]) -> list[str]:
+    """What a column of these cells may hold: the part of its name, or a date or clock of any form."""
     part = _part(name)
     for formats in (DIRECTIVES.get(part, ()), (*DATES, *PERIODS, *CLOCKS)):
         fitting = [pattern for pattern in formats if _fits(cells, pattern)]
@@ -77,7 +82,11 @@ def _part(name: str) -> str:
 
 
 def _cells(column: Words) -> list[str]:
-    return [cell.strip() for cell in pd.unique(column)[:LOOKED_AT] if not is_missing(cell)]
+    return _usable(pd.unique(column))
+
+
+def _usable(cells: Iterable[str]) -> list[str]:
+    return [cell.strip() for cell in islice(cells, LOOKED_AT) if not is_missing(cell)]
 
 
 def _fits(cells: Sequence[str], format: str) -> bool:

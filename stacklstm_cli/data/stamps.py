@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow.compute as pc
 
 from stacklstm_cli.data.patterns import (
     DAY,
@@ -19,15 +21,15 @@ from stacklstm_cli.data.patterns import (
     Ints,
     Parsed,
     Stamps,
-    Words,
     decimals_of,
     expression,
-    first_monday,
     first_not_integer,
+    iso_weeks,
     parse,
     parse_integers,
     shape_of,
 )
+from stacklstm_cli.data.texts import Texts, Words
 from stacklstm_cli.data.zones import find_zone
 from stacklstm_cli.errors import UsageError
 
@@ -75,12 +77,12 @@ SHORT_FORMATS = (
     "%Y",
 )
 """What a user may type for one stamp, whatever the form of the file."""
-DAMAGED = re.compile(r"\s*(\d\d?)-([A-Za-z]{3})\s*")
+DAMAGED = r"^\s*([0-9][0-9]?)-([A-Za-z]{3})\s*$"
 """What Excel makes of Jan-09 (January 2009): the ninth of January of no year."""
 
 
 class StampError(ValueError):
-    """A stamp that is not of the form; `index` is its place in the column."""
+    """A stamp that is not of the form; `index` is its row."""
 
     def __init__(self, index: int) -> None:
         super().__init__(index)
@@ -126,7 +128,7 @@ class TimeForm:
     hour_24: bool = False
     """True: midnight is written 24:00 of the day before."""
 
-    def parse(self, words: Words) -> Stamps:
+    def parse(self, words: Texts | Words) -> Stamps:
         """[rows] text as datetime64[us] (UTC instants where there is a zone, unless `local`) or int64.
 
         Raises `StampError` at the first word of another form.
@@ -195,7 +197,7 @@ class TimeForm:
         numbers = months.astype(np.int64)
         columns = {"day": days - months.astype("datetime64[D]").astype(np.int64) + 1, "inside": inside}
         columns |= {"year": numbers // 12 + 1970, "month": numbers % 12 + 1}
-        columns |= {"weekday": (days + MONDAY_BEFORE_EPOCH) % 7, **_iso_weeks(days)}
+        columns |= {"weekday": (days + MONDAY_BEFORE_EPOCH) % 7, **iso_weeks(days)}
         rows = zip(*(column.tolist() for column in columns.values()), strict=True)
         return [
             self._text(**dict(zip(columns, row, strict=True))) + zone for row, zone in zip(rows, zones, strict=True)
@@ -271,13 +273,6 @@ class TimeForm:
         return cls(**{"unpadded": old, **fields})
 
 
-def _iso_weeks(days: Ints) -> dict[str, Ints]:
-    """[rows] the ISO year and week of days since 1970."""
-    thursday = days - (days + MONDAY_BEFORE_EPOCH) % 7 + 3
-    year = thursday.astype("datetime64[D]").astype("datetime64[Y]").astype(np.int64) + 1970
-    return {"week_year": year, "week": (thursday - first_monday(year)) // 7 + 1}
-
-
 def _span(format: str, clock: np.int64) -> int:
     """Microseconds that a period lasts which is written in `format` and begins when the clock shows `clock`."""
     for directives, micros in (
@@ -301,23 +296,24 @@ class Reading:
 
     form: TimeForm
     clock: Stamps
-    """[words] what the clock showed, datetime64[us]; or whole numbers."""
+    """[rows] what the clock showed, datetime64[us]; or whole numbers."""
     instants: Stamps | None = None
-    """[words] the same in UTC, where a zone is written."""
+    """[rows] the same in UTC, where a zone is written."""
     damaged: int | None = None
-    """The first word that was read with day and year exchanged."""
+    """The first row that was read with day and year exchanged."""
 
 
 def find_forms(
-    words: Words, *, years: bool = False, formats: Sequence[str] = (), like: TimeForm | None = None
+    words: Texts | Words, *, years: bool = False, formats: Sequence[str] = (), like: TimeForm | None = None
 ) -> list[Reading]:
     """Every form that reads the whole column; day-first and month-first may be two.
 
-    `words` [words] are distinct and not empty. `years`: four digits are years of the calendar, not
+    `words` [rows] are not empty. `years`: four digits are years of the calendar, not
     numbers. `formats`: no others are tried. `like` is a model's form: it settles what the words do not
     show, such as zeros before numbers that all have two digits.
-    Raises `StampError` at the first word that the best form cannot read.
+    Raises `StampError` at the first row that the best form cannot read.
     """
+    words = Texts.of(words)
     numbers = None if formats else parse_integers(words)
     if not formats:
         formats = _possible_formats(words[0]) if numbers is None else [*COMPACT, *(["%Y"] if years else [])]
@@ -328,16 +324,16 @@ def find_forms(
         if parsed.bad.any():
             failures.append(parsed.bad)
             continue
-        reading = _reading(pattern, parsed, str(words[-1]), like)
+        reading = _reading(pattern, parsed, words[len(words) - 1], like)
         if not any(np.array_equal(reading.clock, other.clock) for other in found):
             found.append(reading)
     if found:
         return found
     if numbers is not None:
         return [Reading(TimeForm("integer", fraction=decimals_of(words)), numbers)]
-    found = list(_undamaged(words, like))
-    if found:
-        return found
+    mended = _undamaged(words, like)
+    if mended is not None:
+        return [mended]
     if not failures:
         raise StampError(first_not_integer(words))
     best = min(failures, key=lambda bad: int(bad.sum()))
@@ -393,25 +389,28 @@ def _unpadded(format: str, parsed: Parsed, like: TimeForm | None) -> str:
     return "".join(name for name in "mdHIMS" if name in short)
 
 
-def _undamaged(words: Words, like: TimeForm | None) -> Iterator[Reading]:
+def _undamaged(words: Texts, like: TimeForm | None) -> Reading | None:
     """The column with the months mended that Excel took for days: 9-Jan beside Jan-83 is Jan-09.
 
     A day without a year is no date, so that nothing else can be meant, where other rows (or a model) show
     how the months were written.
     """
+    first = words.first(lambda cells: pc.match_substring_regex(cells, DAMAGED))
+    if first is None:
+        return None
+    whole = words.first(lambda cells: pc.invert(pc.match_substring_regex(cells, DAMAGED))) is None
     for pattern in ("%b-%y", "%b %y"):
-        damaged = [DAMAGED.fullmatch(word) for word in words]
-        mended = [
-            f"{match[2]}{pattern[2]}{int(match[1]):02d}" if match else word
-            for match, word in zip(damaged, words, strict=True)
-        ]
-        whole = all(damaged)
-        if not any(damaged) or (whole and not (like and like.format == pattern)):
+        if whole and not (like and like.format == pattern):
             continue
-        parsed = parse(np.asarray(mended, dtype=object), pattern)
+        mended = words.turned(partial(_mended, mark=pattern[2]))
+        parsed = parse(mended, pattern)
         if not parsed.bad.any():
-            first = next(at for at, match in enumerate(damaged) if match)
-            yield replace(_reading(pattern, parsed, mended[-1], like), damaged=first)
+            return replace(_reading(pattern, parsed, mended[len(mended) - 1], like), damaged=first)
+    return None
+
+
+def _mended(word: str, mark: str) -> str:
+    return re.sub(DAMAGED, lambda match: f"{match[2]}{mark}{int(match[1]):02d}", word)
 
 
 def looks_like_time(words: Sequence[str]) -> bool:

@@ -6,7 +6,7 @@ it is asked for.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from stacklstm_cli.data.cells import USUAL, Missing, number_of
-from stacklstm_cli.data.delimited import Floats, not_a_number
-from stacklstm_cli.data.stamps import Words
+from stacklstm_cli.data.numbers import Floats, not_a_number
+from stacklstm_cli.data.texts import Texts, Words
 from stacklstm_cli.errors import DataError
 
 
@@ -36,8 +36,10 @@ class Source(Protocol):
     def sample(self, limit: int | None) -> pd.DataFrame:
         """The first `limit` rows (None: all), every cell as text; columns are numbered, not named."""
 
-    def columns(self, text: Sequence[int], numbers: Sequence[int], covariates: Sequence[int] = ()) -> dict[int, Any]:
-        """The asked columns by their number: text as [rows] str objects, numbers as [rows] float64, NaN missing.
+    def columns(
+        self, text: Sequence[int], numbers: Sequence[int], covariates: Sequence[int] = ()
+    ) -> tuple[dict[int, Texts], dict[int, Floats]]:
+        """The asked columns by their number: text, then numbers as [rows] float64, NaN missing.
 
         In `covariates`, which are text, missing cells are empty.
         """
@@ -65,18 +67,13 @@ class ParquetSource:
         frame: pd.DataFrame = pd.DataFrame(words, dtype=object)
         return frame
 
-    def columns(self, text: Sequence[int], numbers: Sequence[int], covariates: Sequence[int] = ()) -> dict[int, Any]:
-        found: dict[int, Any] = {at: self._words(at) for at in (*text, *covariates)}
+    def columns(
+        self, text: Sequence[int], numbers: Sequence[int], covariates: Sequence[int] = ()
+    ) -> tuple[dict[int, Texts], dict[int, Floats]]:
+        texts = {at: self._texts(at) for at in (*text, *covariates)}
         for at in covariates:
-            found[at] = _turned(found[at], lambda word: "" if self.missing.holds(word) else word)
-        for at in numbers:
-            column = self.table.column(at)
-            kind = column.type
-            if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
-                found[at] = pc.fill_null(pc.cast(column, pa.float64(), safe=False), float("nan")).to_numpy()
-            else:
-                found[at] = self._numbers(at)
-        return found
+            texts[at] = texts[at].turned(lambda word: "" if self.missing.holds(word) else word)
+        return texts, {at: self._numbers(at) for at in numbers}
 
     def _sampled(self, column: pa.ChunkedArray) -> Words:
         """Columns that cannot be read as text are empty, so that they play no role unless they are named."""
@@ -85,10 +82,10 @@ class ParquetSource:
         except pa.ArrowException:
             return np.full(len(column), "", dtype=object)
 
-    def _words(self, at: int) -> Words:
+    def _texts(self, at: int) -> Texts:
         column = self.table.column(at)
         try:
-            return _turned(_arrow_words(column), str.strip)
+            return Texts.of(_arrow_words(column)).turned(str.strip)
         except pa.ArrowException as error:
             raise DataError(
                 f"{self.name}: column {self.header[at]!r} holds {column.type}, expected text, numbers or time stamps.",
@@ -97,8 +94,12 @@ class ParquetSource:
             ) from error
 
     def _numbers(self, at: int) -> Floats:
-        words = self._words(at)
-        codes, unique = pd.factorize(words)
+        column = self.table.column(at)
+        kind = column.type
+        if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
+            numbers: Floats = pc.fill_null(pc.cast(column, pa.float64(), safe=False), float("nan")).to_numpy()
+            return numbers
+        codes, unique = self._texts(at).factorized()
         values = np.full(len(unique), np.nan)
         for code, word in enumerate(unique):
             number = float("nan") if self.missing.holds(word) else number_of(word)
@@ -110,14 +111,6 @@ class ParquetSource:
 
     def place(self, row: int) -> str:
         return f"{self.name}, row {row + 1}"
-
-
-def _turned(words: Words, turn: Callable[[str], str]) -> Words:
-    """[rows] each cell turned by `turn`; equal cells are one object."""
-    codes, unique = pd.factorize(words)
-    turned = np.empty(len(unique), dtype=object)
-    turned[:] = [turn(word) for word in unique]
-    return turned[codes]
 
 
 def _arrow_words(column: pa.ChunkedArray) -> Words:
@@ -179,26 +172,30 @@ class Table:
 
     def columns(
         self, text: Sequence[str], numbers: Sequence[str], covariates: Sequence[str] = ()
-    ) -> tuple[dict[str, Words], dict[str, Floats]]:
-        """The named columns of all files: text as [rows] str objects, numbers as [rows] float64, NaN missing.
+    ) -> tuple[dict[str, Texts], dict[str, Floats]]:
+        """The named columns of all files: text, then numbers as [rows] float64, NaN missing.
 
         `covariates` are text as well; missing cells in them are empty.
         Raises `DataError` for a cell that is not a number, or a row with too many fields.
         """
         places = {name: self._position(name) for name in (*text, *numbers, *covariates)}
-        parts: dict[str, list[Any]] = {name: [] for name in places}
+        texts: dict[str, list[Texts]] = {name: [] for name in (*text, *covariates)}
+        values: dict[str, list[Floats]] = {name: [] for name in numbers}
         rows = []
         for source, order in zip(self.sources, self.orders, strict=True):
             at = {name: order[place] for name, place in places.items()}
-            part = source.columns(*([at[name] for name in names] for names in (text, numbers, covariates)))
-            for name in places:
-                parts[name].append(part[at[name]])
-            rows.append(len(parts[next(iter(places))][-1]))
+            words, found = source.columns(*([at[name] for name in names] for names in (text, numbers, covariates)))
+            for name, own in texts.items():
+                own.append(words[at[name]])
+            for name, parts in values.items():
+                parts.append(_without(found[at[name]], self.missing.numbers))
+            columns: list[Texts | Floats] = [*words.values(), *found.values()]
+            rows.append(len(columns[0]))
         self.rows = tuple(rows)
-        whole = {name: found[0] if len(found) == 1 else np.concatenate(found) for name, found in parts.items()}
-        if self.missing.numbers:
-            whole |= {name: _without(whole[name], self.missing.numbers) for name in numbers}
-        return {name: whole[name] for name in (*text, *covariates)}, {name: whole[name] for name in numbers}
+        return (
+            {name: Texts.below(own) for name, own in texts.items()},
+            {name: parts[0] if len(parts) == 1 else np.concatenate(parts) for name, parts in values.items()},
+        )
 
     def _position(self, name: str) -> int:
         if self.header.count(name) > 1:
@@ -232,7 +229,7 @@ class Table:
 
 
 def _without(values: Floats, missing: tuple[float, ...]) -> Floats:
-    return np.where(np.isin(values, missing), np.nan, values)
+    return np.where(np.isin(values, missing), np.nan, values) if missing else values
 
 
 def _last(place: str) -> str:

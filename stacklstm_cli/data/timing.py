@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from stacklstm_cli.config import ReadingConfig
 from stacklstm_cli.data.calendar import OffGridError, Step, TimeForm, infer_step, parse_freq
-from stacklstm_cli.data.cells import is_missing
+from stacklstm_cli.data.cells import NA_WORDS
 from stacklstm_cli.data.gridding import Rows, count_of
 from stacklstm_cli.data.panel import Columns, Ints, Stored
-from stacklstm_cli.data.patterns import DAY, SEPARATOR, Stamps, Words, typed_formats
+from stacklstm_cli.data.patterns import SEPARATOR, Stamps, typed_formats
 from stacklstm_cli.data.split import joined, split_formats
 from stacklstm_cli.data.stamps import Reading, StampError, find_forms
+from stacklstm_cli.data.stepping import is_step_of, placed, usual_step
+from stacklstm_cli.data.texts import Texts, Words
 from stacklstm_cli.data.zones import UnorderedError, Zone, find_zone, instants_in_order
 from stacklstm_cli.errors import DataError, ModelError, StacklstmError, UsageError
 
 MUCH_FULLER = 2.0
 """How many times fewer grid rows settle whether dates are day-first."""
-USUAL_MINUTES = (1, 5, 10, 15, 30, 60, 120, 180, 240, 360, 720, 1440)
-"""Steps to bring irregular rows onto."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class Fit:
 
 def read_time(
     rows: Rows,
-    time: tuple[Words, ...],
+    time: Sequence[Texts | Words],
     columns: Columns,
     freq: str | None,
     reading: ReadingConfig,
@@ -54,13 +56,15 @@ def read_time(
 ) -> tuple[TimeForm, Stamps, Step]:
     """How time is written, the stamp of each row, and the step between rows.
 
-    `time` are the columns of time as text, [rows] each; several together are one time. `stored` is what a
+    `time` are the columns of time, [rows] each; several together are one time. `stored` is what a
     model knows. With `reading.aggregate` the stamps need not lie on the grid of the step.
 
     Raises `DataError` for times that cannot be read one way only, `UsageError` for options that do not fit
     them, `ModelError` where their step is not the model's.
     """
-    return _Search(rows, columns, parse_freq(freq) if freq is not None else None, reading, stored, notes).run(time)
+    given = parse_freq(freq) if freq is not None else None
+    search = _Search(rows, columns, given, reading, stored, notes)
+    return search.run([Texts.of(column) for column in time])
 
 
 class _Search:
@@ -86,7 +90,7 @@ class _Search:
         self.label = " and ".join(map(repr, columns.time))
         """The columns of time, for messages."""
 
-    def run(self, time: tuple[Words, ...]) -> tuple[TimeForm, Stamps, Step]:
+    def run(self, time: Sequence[Texts]) -> tuple[TimeForm, Stamps, Step]:
         if not time:
             return self._counted()
         if self.reading.aggregate is not None and self.given is None and self.known_step is None:
@@ -95,9 +99,8 @@ class _Search:
                 hint=f"Type for example --freq h --aggregate {self.reading.aggregate}.",
                 code="aggregate_without_freq",
             )
-        codes, words = self._words(time)
-        forms = self._forms(time, codes, words)
-        fit = self._settled(forms, codes, words)
+        words = self._words(time)
+        fit = self._settled(self._forms(time, words), words)
         if fit.note:
             self.notes.append(fit.note)
         if "%y" in fit.form.format:
@@ -125,34 +128,25 @@ class _Search:
 
     # --- text ---
 
-    def _words(self, time: tuple[Words, ...]) -> tuple[Ints, Words]:
-        """[rows] a number for each distinct time, and how that is written; several columns are joined."""
-        columns = []
+    def _words(self, time: Sequence[Texts]) -> Texts:
+        """The times as one column."""
         for name, column in zip(self.columns.time, time, strict=True):
-            codes, unique = pd.factorize(column)
-            # The words for missing are short, and there may be millions of stamps.
-            empty = [code for code, cell in enumerate(unique) if len(cell) < 6 and is_missing(cell)]
-            if empty:
-                row = int(np.flatnonzero(np.isin(codes, empty))[0])
+            row = column.first(_is_missing)
+            if row is not None:
                 raise DataError(
                     f"{self.rows.place(row)}, column {name!r}: no time stamp.",
                     hint="Fill the cell, or take the row out.",
                     code="missing_timestamp",
                 )
-            cells: Words = np.asarray(unique, dtype=object)
-            if len(time) > 1:
-                cells = np.asarray([*(cell.strip() for cell in cells), ""], dtype=object)[:-1]
-            columns.append((codes.astype(np.int64), cells))
-        codes, words = joined(columns)
-        if not words.size:
+        if not len(time[0]):
             raise DataError(
                 f"{self.rows.table.name}: the file holds no rows of data.",
                 hint="Check how the file was written.",
                 code="no_rows",
             )
-        return codes, words
+        return joined(time) if len(time) > 1 else time[0]
 
-    def _forms(self, time: tuple[Words, ...], codes: Ints, words: Words) -> list[Reading]:
+    def _forms(self, time: Sequence[Texts], words: Texts) -> list[Reading]:
         """Every form that reads all rows."""
         years = self.given is not None and self.given.unit == "month" and self.given.count % 12 == 0
         formats: list[str] = []
@@ -171,12 +165,11 @@ class _Search:
         try:
             return find_forms(words, years=years, formats=formats, like=self.known_form)
         except StampError as error:
-            raise self._bad_stamp(codes, words, error.index) from error
+            raise self._bad_stamp(words, error.index) from error
 
-    def _bad_stamp(self, codes: Ints, words: Words, index: int) -> DataError:
-        row = int(np.flatnonzero(codes == index)[0])
+    def _bad_stamp(self, words: Texts, row: int) -> DataError:
         columns = f"column{'s' if len(self.columns.time) > 1 else ''} {self.label}"
-        shown, first = (words[at].replace(SEPARATOR, " ") for at in (index, codes[0]))
+        shown, first = (words[at].replace(SEPARATOR, " ") for at in (row, 0))
         if self.reading.date_format is not None:
             return DataError(
                 f"{self.rows.place(row)}, {columns}: {shown!r} found; expected --date-format "
@@ -184,7 +177,7 @@ class _Search:
                 hint="Mend the cell, or type the form in which the time is written.",
                 code="bad_timestamp",
             )
-        expected = f"the form of the first row, {first!r}" if index else "a date such as 2024-03-01 or a whole number"
+        expected = f"the form of the first row, {first!r}" if row else "a date such as 2024-03-01 or a whole number"
         if re.search(r"(?<!\d)24([:.]00)*$", shown):
             expected += "; 24:00 is midnight only where no row is written 0:00"
         return DataError(
@@ -196,25 +189,25 @@ class _Search:
 
     # --- the one form ---
 
-    def _settled(self, forms: list[Reading], codes: Ints, words: Words) -> Fit:
+    def _settled(self, forms: list[Reading], words: Texts) -> Fit:
         """The one form whose stamps make a regular grid."""
         fits: list[tuple[Fit, Reading]] = []
         failures: list[StacklstmError] = []
         for reading in forms:
             try:
-                fits.append((self._fit(reading, codes), reading))
+                fits.append((self._fit(reading), reading))
             except StacklstmError as error:
                 failures.append(error)
         fits.sort(key=lambda one: one[0].size)
         if not fits:
             damaged = forms[0].damaged
-            raise failures[0] if damaged is None else self._bad_stamp(codes, words, damaged)
+            raise failures[0] if damaged is None else self._bad_stamp(words, damaged)
         known = [one for one in fits if self.known_form is not None and one[0].form.format == self.known_form.format]
         if known:
             fits = known
         if len(fits) > 1 and fits[1][0].size < MUCH_FULLER * fits[0][0].size:
             raise DataError(
-                f"{self.rows.place(0)}, column {self.label}: {words[codes[0]].replace(SEPARATOR, ' ')!r} may be "
+                f"{self.rows.place(0)}, column {self.label}: {words[0].replace(SEPARATOR, ' ')!r} may be "
                 "day-first or month-first, and both make a regular file.",
                 hint="Say which with --date-format "
                 + " or ".join(f"'{form.format.replace(SEPARATOR, ' ')}'" for form in (fits[0][0].form, fits[1][0].form))
@@ -222,22 +215,22 @@ class _Search:
                 code="ambiguous_dates",
             )
         fit, reading = fits[0]
-        if reading.damaged is not None:
-            row = int(np.flatnonzero(codes == reading.damaged)[0])
+        row = reading.damaged
+        if row is not None:
             month = fit.form.texts(fit.stamps[row : row + 1])[0]
             self.notes.append(
-                f"{self.rows.place(row)}: {words[reading.damaged]!r} is a month that a spreadsheet has taken for a "
+                f"{self.rows.place(row)}: {words[row]!r} is a month that a spreadsheet has taken for a "
                 f"day; it and those like it are read as {month}."
             )
         return fit
 
-    def _fit(self, reading: Reading, codes: Ints) -> Fit:
+    def _fit(self, reading: Reading) -> Fit:
         """The stamps and the step of one form: calendar days by the local clock, else instants.
 
         Raises the errors of a user where they make no grid.
         """
-        form, clock = reading.form, reading.clock[codes]
-        if form.kind != "datetime" or (reading.instants is None and self.zone is None):
+        form, clock, instants = reading.form, reading.clock, reading.instants
+        if form.kind != "datetime" or (instants is None and self.zone is None):
             if self.zone is not None:
                 raise UsageError(
                     f"--tz needs dates, and column {self.label} holds whole numbers.",
@@ -245,7 +238,6 @@ class _Search:
                     code="bad_tz",
                 )
             return self._on_grid(form, clock)
-        instants = None if reading.instants is None else reading.instants[codes]
         form = replace(form, tz=self.zone.name if self.zone else "")
         if instants is not None and self.zone is not None:
             numbers = instants.astype(np.int64)
@@ -347,8 +339,8 @@ class _Search:
         try:
             step = infer_step(ordered, offsets)
         except OffGridError as error:
-            if known is not None and _is_step_of(known, ordered, offsets):
-                return _placed(known, ordered)
+            if known is not None and is_step_of(known, ordered, offsets):
+                return placed(known, ordered)
             raise OffGridError(int(order[new][error.index]), error.step) from error
         if step is None and known is None:
             raise DataError(
@@ -358,8 +350,8 @@ class _Search:
                 code="too_few_rows",
             )
         weekends = step is not None and step.unit == "business_day" and known is not None and known.unit == "day"
-        if known is not None and step != known and not weekends and _is_step_of(known, ordered, offsets):
-            return _placed(known, ordered)
+        if known is not None and step != known and not weekends and is_step_of(known, ordered, offsets):
+            return placed(known, ordered)
         found = step if step is not None else known
         assert found is not None  # noqa: S101 - one of both is there, see above
         self._refuse_other_step(found)
@@ -397,7 +389,7 @@ class _Search:
             if self.given is not None
             else f"not a whole number of steps apart ({step.label} is the usual one)"
         )
-        usual = self.given or _usual_step(step, stamps, mates)
+        usual = self.given or usual_step(step, stamps, mates)
         return DataError(
             f"{found} {what}.",
             hint=f"Bring the rows onto regular times with --freq {usual.alias} --aggregate mean (or sum, last); "
@@ -406,41 +398,5 @@ class _Search:
         )
 
 
-def _usual_step(step: Step, stamps: Stamps, mates: Ints) -> Step:
-    """A step people use, near to the one of irregular rows; `mates` are rows of one series, in order of time."""
-    if step.unit != "second" and (step.unit != "day" or step.count % 7 == 0):
-        return step
-    rises = np.diff(stamps[mates]).astype(np.int64)
-    rises = rises[rises > 0]
-    minutes = float(np.median(rises)) / 60_000_000 if rises.size else 60.0
-    nearest = min(USUAL_MINUTES, key=lambda usual: abs(np.log(usual / minutes)))
-    if nearest == USUAL_MINUTES[0] or minutes > USUAL_MINUTES[-1]:
-        return step
-    return Step("day") if nearest * 60_000_000 == DAY else Step("second", nearest * 60)
-
-
-def _placed(stored_step: Step, stamps: Stamps) -> Step:
-    """The model's step, its grid moved where these stamps need it."""
-    try:
-        stored_step.ordinals(stamps)
-    except OffGridError:
-        return replace(stored_step, phase=None).fitted(stamps)
-    return stored_step
-
-
-def _is_step_of(stored_step: Step, stamps: Stamps, offsets: Ints) -> bool:
-    """Whether a model's step is a step of these rows as well: they lie on its grid, mostly one step apart.
-
-    So three weekdays are rows of a business-day model, and one row is of any.
-    """
-    if (stamps.dtype.kind != "M") != (stored_step.unit == "step"):
-        return False
-    step = _placed(stored_step, stamps)
-    try:
-        rises = np.diff(step.ordinals(stamps))
-    except OffGridError:
-        return False
-    inside = np.ones(rises.size, dtype=bool)
-    inside[offsets[1:-1] - 1] = False
-    values, counts = np.unique(rises[inside], return_counts=True)
-    return not values.size or int(values[np.argmax(counts)]) == 1
+def _is_missing(cells: pa.StringArray) -> pa.BooleanArray:
+    return pc.is_in(pc.utf8_lower(pc.utf8_trim_whitespace(cells)), pa.array(sorted(NA_WORDS)))

@@ -26,6 +26,7 @@ from stacklstm_cli.errors import UsageError
 from stacklstm_cli.files import write_atomically
 from stacklstm_cli.model.header import FORMAT, NO_DIGEST, cannot_read, damaged, sealed, verify
 from stacklstm_cli.model.inputs import DAYS_OF_CYCLE
+from stacklstm_cli.model.layers import StackSpec, check_stack
 from stacklstm_cli.model.network import ROLES, NetworkSpec, StackedRNN
 
 SECTIONS = ("data", "metrics", "backtest", "training", "options")
@@ -174,13 +175,21 @@ def require_sound(document: dict[str, Any], tensors: Weights) -> None:
     words are checked before anything is built from them.
     """
     network, columns, step, form = (document[name] for name in ("network", "columns", "step", "time_form"))
-    for name in ("layers", "hidden_size", "context_length", "patch_length", "horizon"):
+    for name in ("context_length", "patch_length", "horizon"):
         require(is_count(network[name]), name)
     for name in ("location_length", "scale_length"):
         require(is_count(network[name]) and network[name] <= network["context_length"], name)
+    stack = StackSpec.from_dict(network["stack"])
+    require(is_count(stack.input_size) and all(map(is_count, (*stack.hidden_sizes, *stack.dilations))), "stack")
+    flags = (network["skip"], stack.bidirectional, stack.residual, stack.layer_norm, stack.attention)
+    require(all(isinstance(flag, bool) for flag in flags), "stack")
+    check_stack(stack, -(-network["context_length"] // network["patch_length"]))
+    require(network["gaps"] != "error", "gaps")
     options = {field.name for field in fields(ModelConfig)}
-    given = {name: value for name, value in network.items() if name in options}
-    ModelConfig(**given | {"quantiles": (), "min": network["minimum"], "max": network["maximum"]})
+    given = {name: value for name, value in (network | network["stack"]).items() if name in options}
+    bounds = {"min": network["minimum"], "max": network["maximum"]}
+    layers = {"layers": len(stack.hidden_sizes), "hidden_size": stack.hidden_sizes}
+    ModelConfig(**given | bounds | layers | {"quantiles": ()})
     quantiles = network["quantiles"]
     require(quantiles == sorted(set(quantiles)) and MEDIAN in quantiles and quantiles[0] > 0, "quantiles")
     require(quantiles[-1] < 1, "quantiles")
@@ -218,8 +227,8 @@ def require_sound_inputs(network: dict[str, Any]) -> None:
     cycles = inputs["cycles"]
     require(is_names(cycles) and set(cycles) <= DAYS_OF_CYCLE.keys() and len(set(cycles)) == len(cycles), "cycles")
     require(isinstance(inputs["holidays"], str), "holidays")
-    require(network["gaps"] in ("mask", "ffill", "interpolate"), "gaps")
-    require(network["transform"] in ("none", "log1p"), "transform")
+    for name in ("loss", "gaps", "transform"):
+        require(isinstance(network[name], str), name)
     bounds = [network[name] for name in ("minimum", "maximum")]
     require(all(bound is None or is_number(bound) for bound in bounds), "bounds")
     require(None in bounds or bounds[0] < bounds[1], "bounds")

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from stacklstm_cli.errors import ModelError
+from stacklstm_cli.model.layers import StackSpec, describe
 
 FORMAT = 1
 """Version of the document. Every later version reads all earlier ones."""
@@ -142,9 +143,16 @@ def card(path: Path) -> dict[str, Any]:
         columns = document["columns"]
         series = [", ".join(key) for key in document["series"] if key] or columns["targets"]
         training = {key: value for key, value in document["training"].items() if key != "history"}
+        network = {key: value for key, value in document["network"].items() if key not in ("stack", "inputs")}
+        calendar = dict(document["network"]["inputs"])
+        covariates = calendar.pop("covariates")
+        stack = StackSpec.from_dict(document["network"]["stack"])
+        steps = -(-network["context_length"] // network["patch_length"])
         return {
             "model": {"path": str(path), "id": document["digest"][:12], "format": document["format"]},
-            "network": document["network"],
+            "network": {"layers": len(stack.hidden_sizes)} | network | calendar,
+            "stack": describe(stack, steps),
+            "covariates": covariates,
             "data": document["data"] | {"seasonality": document["seasonality"]},
             "columns": columns,
             "series": {"count": len(series), "names": series[:SERIES_SHOWN]},

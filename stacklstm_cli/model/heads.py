@@ -260,6 +260,11 @@ def build_head(loss: str, quantiles: Sequence[float], device: torch.device) -> H
     raise ValueError(f"no loss {loss!r}")
 
 
+def located_numbers(loss: str, quantiles: Sequence[float]) -> tuple[float, ...]:
+    """`Head.located` of a `--loss`."""
+    return build_head(loss, quantiles, torch.device("cpu")).located
+
+
 def pinball(forecast: Tensor, target: Tensor, quantiles: Tensor) -> Tensor:
     """Quantile loss of forecasts [B, H, Q] of targets [B, H], mean over the quantiles -> [B, H].
 

@@ -7,6 +7,7 @@ their features in fixed tables. Shape letters: T rows of the calendar, K cycles,
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +28,11 @@ TIME_HARMONICS, YEAR_HARMONICS = 4, 3
 DAYS_OF_CYCLE = {"time_of_day": 1, "weekday": 7, "monthday": 30, "month": 365, "year": 365}
 LEAST_PERIODS = 2
 """Training data must span a cycle so often for it to be told from a trend."""
+CATEGORY_WIDTH = 4
+"""Numbers that stand for a category."""
+COVARIATE_WIDTH = 4
+"""Most numbers that stand for the past and known covariates of a row in the context: each more would be learned
+by heart, as a context has many rows."""
 MOST_CATEGORIES = 256
 """Rarer texts of a covariate count as unknown."""
 
@@ -44,6 +50,11 @@ class InputSpec:
 
     def of(self, *roles: str) -> tuple[Covariate, ...]:
         return tuple(covariate for covariate in self.covariates if covariate.role in roles)
+
+    @property
+    def row_width(self) -> int:
+        """Numbers of a row of the context: value, observed flag, and what stands for the covariates."""
+        return 2 + min(COVARIATE_WIDTH, feature_width(self.of("past", "known")))
 
     def explained(self) -> str:
         """What there is, for a person; "" where there is nothing."""
@@ -78,6 +89,11 @@ class InputSpec:
             for one in stored["covariates"]
         ]
         return cls(tuple(covariates), tuple(stored["cycles"]), stored["holidays"])
+
+
+def feature_width(covariates: Sequence[Covariate]) -> int:
+    """E: a number and a flag where it is missing for each column of numbers, an embedding for each of texts."""
+    return sum(2 if one.categories is None else CATEGORY_WIDTH for one in covariates)
 
 
 def cycles_of(step: Step, rows: int) -> tuple[str, ...]:

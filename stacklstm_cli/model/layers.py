@@ -81,10 +81,21 @@ class StackSpec:
     attention: bool = False
     """The decoded state also holds a weighted mean of all outputs (Bahdanau et al. 2015)."""
 
+    @classmethod
+    def from_dict(cls, stored: dict[str, Any]) -> StackSpec:
+        """What `vars` gave, lists in place of tuples."""
+        tuples = {name: tuple(stored[name]) for name in ("hidden_sizes", "dilations")}
+        return cls(**stored | tuples)
+
     @property
     def output_size(self) -> int:
         """Width of the top layer's outputs, both directions together."""
         return self.hidden_sizes[-1] * (1 + self.bidirectional)
+
+    @property
+    def width(self) -> int:
+        """Numbers of all layers and directions at one step."""
+        return sum(self.hidden_sizes) * (1 + self.bidirectional)
 
     @property
     def pooled_size(self) -> int:
@@ -119,6 +130,16 @@ class StackSpec:
             )
             for place, width in enumerate(self.hidden_sizes)
         ]
+
+    def explained(self) -> str:
+        """The stack in words: "2 LSTM layers of 64, residual"."""
+        layers = len(self.hidden_sizes)
+        widths = sorted(set(self.hidden_sizes)) if len(set(self.hidden_sizes)) == 1 else self.hidden_sizes
+        words = f"{layers} {self.cell.upper()} layer{'s' * (layers != 1)} of {listed(widths)}"
+        dilated = f"dilations {listed(self.dilations)}" if self.dilations else ""
+        flags = {"bidirectional": self.bidirectional, "residual": self.residual and layers > 1}
+        flags |= {"layer norm": self.layer_norm and layers > 1, "attention": self.attention, dilated: bool(dilated)}
+        return ", ".join([words, *(name for name, there in flags.items() if there)])
 
     def residual_kind(self, input_size: int, output_size: int) -> Residual:
         if not self.residual:

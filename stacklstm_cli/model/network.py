@@ -1,7 +1,7 @@
-"""The network: a stacked LSTM over patches of the context, beside a linear skip.
+"""The network: a recurrent stack over patches of the context, beside a linear skip.
 
-Shape letters: B batch, L context, P patch, S steps = ceil(L / P), U hidden size, H horizon, Q quantiles,
-C covariates, E features of a row.
+Shape letters: B batch, L context, P patch, S steps = ceil(L / P), U width of the decoded state, H horizon, K raw
+numbers of the head, C covariates, E features of a row, D width of the decoder.
 
 The last state of the top layer decodes the whole horizon at once, so every step of a forecast sees the
 newest value and no step is fed its own errors (direct forecasting: Ben Taieb et al. 2012,
@@ -24,7 +24,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from stacklstm_cli.data.panel import Covariate, Role
-from stacklstm_cli.model.inputs import InputSpec, table
+from stacklstm_cli.model.heads import located_numbers
+from stacklstm_cli.model.inputs import CATEGORY_WIDTH, InputSpec, feature_width, table
+from stacklstm_cli.model.layers import StackSpec
+from stacklstm_cli.model.stack import Stack
 
 if TYPE_CHECKING:
     from stacklstm_cli.model.windows import Inputs
@@ -38,19 +41,23 @@ LARGEST_FEATURE = 5.0
 class NetworkSpec:
     """What must be known to build the network. Stored in the model file."""
 
-    layers: int
-    hidden_size: int
+    stack: StackSpec
     dropout: float
+    """Of the state that decodes the horizon."""
     patch_length: int
     context_length: int
     horizon: int
     quantiles: tuple[float, ...]
-    """Ascending; 0.5 is among them."""
+    """Those to be forecast, ascending; 0.5 is among them."""
     location_length: int
     """Newest rows of the context whose mean is subtracted from it."""
     scale_length: int
     """Newest rows of the context whose deviation it is divided by."""
     inputs: InputSpec = field(default_factory=InputSpec)
+    skip: bool = True
+    """Whether a linear forecast stands beside the stack."""
+    loss: str = "quantile"
+    """What the raw numbers of a forecast mean: see heads.py."""
     gaps: str = "mask"
     """What stands in the context for a missing value: nothing ("mask"), the last one before it ("ffill"), or a
     line between its neighbours ("interpolate"). A flag says that it is missing in any case."""
@@ -65,13 +72,31 @@ class NetworkSpec:
         """S: how often the LSTM steps over one context."""
         return -(-self.context_length // self.patch_length)
 
+    @property
+    def rows_after_steps(self) -> Tensor:
+        """[S] rows of the context that come after each step of the stack."""
+        return torch.arange(self.steps - 1, -1, -1) * self.patch_length
+
+    @property
+    def layers(self) -> int:
+        return len(self.stack.hidden_sizes)
+
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self) | {"quantiles": list(self.quantiles), "inputs": self.inputs.as_dict()}
+        stack = {name: list(value) if isinstance(value, tuple) else value for name, value in vars(self.stack).items()}
+        return asdict(self) | {
+            "quantiles": list(self.quantiles),
+            "inputs": self.inputs.as_dict(),
+            "stack": stack,
+        }
 
     @classmethod
     def from_dict(cls, stored: dict[str, Any]) -> NetworkSpec:
-        lists = {"quantiles": tuple(stored["quantiles"]), "inputs": InputSpec.from_dict(stored["inputs"])}
-        return cls(**stored | lists)
+        parts = {
+            "quantiles": tuple(stored["quantiles"]),
+            "inputs": InputSpec.from_dict(stored["inputs"]),
+            "stack": StackSpec.from_dict(stored["stack"]),
+        }
+        return cls(**stored | parts)
 
 
 class Features(nn.Module):
@@ -89,85 +114,80 @@ class Features(nn.Module):
         self.texts = [at for at, one in enumerate(covariates) if one.categories is not None]
         self.register_buffer("mean", torch.zeros(len(self.numbers)))
         self.register_buffer("deviation", torch.ones(len(self.numbers)))
-        sizes = [len(covariates[at].categories or ()) + 1 for at in self.texts]  # and the unknown one
-        self.embeddings = nn.ModuleList(nn.Embedding(size, embedding_width(size)) for size in sizes)
-        for parameter in self.embeddings.parameters():
-            nn.init.zeros_(parameter)  # a category that training never meets stays as good as unknown
-        self.width = 2 * len(self.numbers) + sum(embedding_width(size) for size in sizes)
+        # Zero, and none of torch's random numbers: a category that training never meets stays as good as unknown,
+        # and how many there are changes no other weight.
+        self.embeddings = nn.ParameterList(
+            torch.zeros(len(covariates[at].categories or ()) + 1, CATEGORY_WIDTH) for at in self.texts
+        )
+        self.width = feature_width(covariates)
 
     def forward(self, covariates: Tensor) -> Tensor:
-        """[B, X, C], NaN where missing -> [B, X, E]"""
-        raw = covariates[..., self.numbers]  # [B, X, C']
+        """[..., C], NaN where missing -> [..., E]"""
+        raw = covariates[..., self.numbers]  # [..., C']
         missing = raw.isnan()
         numbers = ((raw - self.mean) / self.deviation).clamp(-LARGEST_FEATURE, LARGEST_FEATURE)
         parts = [numbers.masked_fill(missing, 0.0), missing.to(numbers)]
         for at, embedding in zip(self.texts, self.embeddings, strict=True):
-            parts.append(embedding(covariates[..., at].long()))  # [B, X, width]
-        return torch.cat(parts, -1)  # [B, X, E]
-
-
-def embedding_width(categories: int) -> int:
-    """Numbers that stand for one of so many categories."""
-    return min(8, (categories + 1) // 2)
+            parts.append(functional.embedding(covariates[..., at].long(), embedding))  # [..., width]
+        return torch.cat(parts, -1)  # [..., E]
 
 
 class Decoder(nn.Module):
     """What the calendar and the covariates of each row to forecast change, given the state."""
 
-    def __init__(self, spec: NetworkSpec, state_size: int, features: int, width: int) -> None:
+    def __init__(self, spec: NetworkSpec, features: int, outputs: int) -> None:
         super().__init__()
-        self.state = nn.Linear(state_size, width)
+        width = spec.stack.hidden_sizes[-1]
+        self.state = nn.Linear(spec.stack.pooled_size, width)
         self.features = nn.Linear(features, width, bias=False)
         self.step = nn.Parameter(torch.zeros(spec.horizon, width))
         self.hidden = nn.Linear(width, width)
         self.dropout = nn.Dropout(spec.dropout)
-        self.out = nn.Linear(width, len(spec.quantiles))
+        self.out = nn.Linear(width, outputs)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
 
     def forward(self, state: Tensor, features: Tensor) -> Tensor:
-        """state [B, U], features [B, H, E] -> [B, H, Q]"""
-        rows = functional.relu(self.state(state).unsqueeze(1) + self.features(features) + self.step)  # [B, H, D]
+        """state [..., U], features [..., H, E] -> [..., H, K]"""
+        rows = functional.relu(self.state(state).unsqueeze(-2) + self.features(features) + self.step)  # [..., H, D]
         rows = self.dropout(functional.relu(self.hidden(rows)))
-        decoded: Tensor = self.out(rows)  # [B, H, Q]
+        decoded: Tensor = self.out(rows)  # [..., H, K]
         return decoded
 
 
 class StackedRNN(nn.Module):
-    """Quantiles of the next H normalised values from the last L of them.
+    """Raw numbers of the head for the next H normalised values, from the last L of them.
 
-    forecast = context @ (skip_start + skip) + bias + head(top state after the newest patch).
-    The head starts at zero and `skip_start` at a linear forecast (see training/start.py), so training
-    begins from a sound forecast and the LSTM learns what a straight line through the context cannot say.
+    raw = located * context @ (skip_start + skip) + bias + head(state) + decoder(state, rows to forecast).
+    Head and decoder start at zero and `skip_start` at a linear forecast (see training/start.py), so training
+    begins from a sound forecast and the stack learns what a straight line through the context cannot say.
     `skip` is what training adds to that start; weight decay draws it back there, not to zero.
     """
 
     skip_start: Tensor
+    located: Tensor
 
     def __init__(self, spec: NetworkSpec) -> None:
         super().__init__()
         self.spec = spec
-        length, horizon, quantiles = spec.context_length, spec.horizon, len(spec.quantiles)
+        length, horizon, located = spec.context_length, spec.horizon, located_numbers(spec.loss, spec.quantiles)
         self.past, self.known, self.static = (Features(spec.inputs.of(role)) for role in ROLES)
         for cycle in spec.inputs.cycles:
             self.register_buffer(f"cycle_{cycle}", torch.as_tensor(table(cycle)))
-        self.lstm = nn.LSTM(
-            input_size=spec.patch_length
-            * (2 + self.past.width + self.known.width),  # values, observed flags, covariates
-            hidden_size=spec.hidden_size,
-            num_layers=spec.layers,
-            dropout=spec.dropout if spec.layers > 1 else 0.0,
-            batch_first=True,
-        )
+        seen = self.past.width + self.known.width
+        self.covariates = nn.Linear(seen, spec.inputs.row_width - 2, bias=False) if seen else None
+        self.stack = Stack(spec.stack)
         self.dropout = nn.Dropout(spec.dropout)
-        self.head = nn.Linear(spec.hidden_size, horizon * quantiles)
+        self.head = nn.Linear(spec.stack.pooled_size, horizon * len(located))
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
-        self.register_buffer("skip_start", torch.zeros(length, horizon))
-        self.skip = nn.Parameter(torch.zeros(length, horizon))
-        self.bias = nn.Parameter(torch.zeros(horizon, quantiles))
+        if spec.skip:
+            self.register_buffer("skip_start", torch.zeros(length, horizon))
+        self.register_buffer("located", torch.tensor(located))
+        self.skip = nn.Parameter(torch.zeros(length, horizon)) if spec.skip else None
+        self.bias = nn.Parameter(torch.zeros(horizon, len(located)))
         ahead = self.ahead_width
-        self.decoder = Decoder(spec, spec.hidden_size, ahead, spec.hidden_size) if ahead else None
+        self.decoder = Decoder(spec, ahead, len(located)) if ahead else None
 
     @property
     def ahead_width(self) -> int:
@@ -186,34 +206,46 @@ class StackedRNN(nn.Module):
             begin = end
 
     def forward(self, inputs: Inputs) -> Tensor:
-        """Inputs of a batch -> [B, H, Q], not yet sorted."""
-        context = inputs.context
-        batch, horizon = len(context), self.spec.horizon
-        line: Tensor = context @ (self.skip_start + self.skip)  # [B, H]
-        top, _ = self.lstm(self.patches(inputs))  # [B, S, U]
-        state = self.dropout(top[:, -1])  # [B, U]
-        learned: Tensor = self.head(state).view(batch, horizon, len(self.spec.quantiles))  # [B, H, Q]
+        """Inputs of a batch -> [B, H, K], from the newest step; of every step [B, S, H, K], where inputs are for all.
+
+        To train every step on its own horizon is what Wen et al. 2017 call forking sequences.
+        """
+        outputs = self.stack(self.patches(inputs))  # [B, S, W]
+        every_step = inputs.calendar.dim() > 3
+        state = self.dropout(outputs if every_step else self.stack.pooled(outputs))  # [B, (S,) U]
+        learned: Tensor = self.head(state).unflatten(-1, self.bias.shape)  # [B, (S,) H, K]
         if self.decoder is not None:
             learned = learned + self.decoder(state, self.ahead(inputs))
-        return line.unsqueeze(-1) + self.bias + learned  # [B, H, Q]
+        if self.skip is not None:
+            seen = self.seen_by_steps(inputs.context) if every_step else inputs.context  # [B, (S,) L]
+            line: Tensor = seen @ (self.skip_start + self.skip)  # [B, (S,) H]
+            learned = learned + line.unsqueeze(-1) * self.located
+        return learned + self.bias  # [B, (S,) H, K]
+
+    def seen_by_steps(self, context: Tensor) -> Tensor:
+        """[B, L] -> [B, S, L]: the context as each step has seen it, its newest row last, 0 before it begins."""
+        length = self.spec.context_length
+        longer = functional.pad(context, (length, 0))  # [B, 2L]
+        after = self.spec.rows_after_steps.tolist()
+        return torch.stack([longer[:, length - rows : 2 * length - rows] for rows in after], 1)  # [B, S, L]
 
     def patches(self, inputs: Inputs) -> Tensor:
         """-> [B, S, P * (2 + E)]; where P does not divide L, the oldest patch is filled up as missing."""
         spec = self.spec
         fill = spec.steps * spec.patch_length - spec.context_length
         channels = torch.stack([inputs.context, inputs.observed], 1)  # [B, 2, L]
-        if inputs.past.shape[-1]:
+        if self.covariates is not None:
             border = len(self.spec.inputs.of("past"))
             rows = torch.cat(
                 [self.past(inputs.past[..., :border]), self.known(inputs.past[..., border:])], -1
             )  # [B, L, E]
-            channels = torch.cat([channels, rows.transpose(1, 2)], 1)  # [B, 2 + E, L]
+            channels = torch.cat([channels, self.covariates(rows).transpose(1, 2)], 1)  # [B, 2 + E, L]
         channels = functional.pad(channels, (fill, 0))  # [B, 2 + E, S * P]
         channels = channels.view(*channels.shape[:2], spec.steps, spec.patch_length)  # [B, 2 + E, S, P]
         return channels.transpose(1, 2).flatten(2)  # [B, S, P * (2 + E)]
 
     def ahead(self, inputs: Inputs) -> Tensor:
-        """-> [B, H, E] features of the rows to forecast."""
+        """-> [B, (S,) H, E] features of the rows to forecast."""
         parts = [
             self.get_buffer(f"cycle_{cycle}")[inputs.calendar[..., at]]  # [B, H, features]
             for at, cycle in enumerate(self.spec.inputs.cycles)
@@ -223,5 +255,9 @@ class StackedRNN(nn.Module):
         if self.known.width:
             parts.append(self.known(inputs.future))  # [B, H, E]
         if self.static.width:
-            parts.append(self.static(inputs.static.unsqueeze(1)).expand(-1, self.spec.horizon, -1))  # [B, H, E]
+            static = self.static(inputs.static)  # [B, E]
+            ahead = inputs.calendar.shape[:-1]
+            parts.append(
+                static.view(-1, *(1,) * (len(ahead) - 1), static.shape[-1]).expand(*ahead, -1)
+            )  # [B, (S,) H, E]
         return torch.cat(parts, -1)  # [B, H, E]

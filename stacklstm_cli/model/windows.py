@@ -19,6 +19,7 @@ from torch import Tensor
 
 from stacklstm_cli.data.panel import Floats, Panel
 from stacklstm_cli.errors import DataError
+from stacklstm_cli.model.heads import Scaling
 from stacklstm_cli.model.inputs import calendar_codes
 from stacklstm_cli.model.network import NetworkSpec
 
@@ -41,18 +42,20 @@ class Inputs:
     past: Tensor
     """[B, L, C] covariates of the context's rows; NaN is missing. A category is its number in the model, from 1."""
     future: Tensor
-    """[B, H, C'] known covariates of the rows to forecast."""
+    """[B, H, C'] known covariates of the rows to forecast, or [B, S, H, C'] of those behind every step."""
     static: Tensor
-    """[B, S]"""
+    """[B, C"]"""
     calendar: Tensor
-    """[B, H, K] int64, codes of the rows to forecast."""
+    """[B, H, K] int64, codes of the rows to forecast, or [B, S, H, K] of those behind every step."""
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Inputs:
         """The same elsewhere, numbers in another precision; the type first, as not every device has float64."""
-        numbers = [
-            one.to(dtype).to(device) for one in (self.context, self.observed, self.past, self.future, self.static)
-        ]
-        return Inputs(*numbers, self.calendar.to(device))
+
+        def moved(numbers: Tensor) -> Tensor:
+            return numbers.to(dtype).to(device)
+
+        series = moved(self.context), moved(self.observed)
+        return Inputs(*series, moved(self.past), moved(self.future), moved(self.static), self.calendar.to(device))
 
 
 @dataclass(frozen=True)
@@ -61,10 +64,9 @@ class Batch:
 
     inputs: Inputs
     """Where the windows lie; numbers of the series in float64."""
-    location: Tensor
-    """[B] float64, what was subtracted."""
-    scale: Tensor
-    """[B] float64, what was divided by."""
+    scaling: Scaling
+    origins: Tensor
+    """[B] rows known before the forecast, or [B, S] before that of every step."""
 
 
 class Windows:
@@ -88,8 +90,10 @@ class Windows:
         self.steps_ahead = torch.arange(spec.horizon, device=self.home)  # [H]
         self.covariates = CovariateRows(panel, spec, self.home)
 
-    def batch(self, series: Tensor, rows: Tensor) -> Batch:
+    def batch(self, series: Tensor, rows: Tensor, *, every_step: bool = False) -> Batch:
         """The L rows before each origin, normalised, and what is known of the H rows after it.
+
+        With `every_step`, of the H rows after each of the S steps, of which the origin is the last.
 
         `series` [B], `rows` [B]: index of the series, and how many of its rows are known, at least one. Rows
         before the series begins are missing. In a gap longer than the context the newest context of the same
@@ -103,9 +107,12 @@ class Windows:
         end = end - (back + season - 1) // season * season
         index = end.unsqueeze(1) + self.steps_back  # [B, L]
         inside = index >= begin  # [B, L]
-        past, future, static, calendar = self.covariates.gather(
-            series, index - begin, inside, rows.unsqueeze(1) + self.steps_ahead
-        )
+        origins = rows
+        if every_step:
+            earlier = (end - self.offsets[series]).unsqueeze(1) - self.spec.rows_after_steps[:-1].to(rows)  # [B, S - 1]
+            origins = torch.cat([earlier, rows.unsqueeze(1)], 1)  # [B, S]
+        ahead = origins.unsqueeze(-1) + self.steps_ahead  # [B, H] or [B, S, H]
+        past, future, static, calendar = self.covariates.gather(series, index - begin, inside, ahead)
         index = index.clamp(min=0)
         observed = self.observed[index] & inside  # [B, L]
         values = self.values[index] * observed  # [B, L]
@@ -113,8 +120,9 @@ class Windows:
         shown = observed
         if self.spec.gaps != "mask":
             values, shown = self.filled(index, end.unsqueeze(1)), inside
-        normalised = (values - location.unsqueeze(1)) / scale.unsqueeze(1) * shown  # [B, L]
-        return Batch(Inputs(normalised, observed.to(values), past, future, static, calendar), location, scale)
+        scaling = Scaling(location.unsqueeze(1), scale.unsqueeze(1))
+        normalised = (values - scaling.location) / scaling.scale * shown  # [B, L]
+        return Batch(Inputs(normalised, observed.to(values), past, future, static, calendar), scaling, origins)
 
     def filled(self, index: Tensor, end: Tensor) -> Tensor:
         """[B, L] values of the rows `index` [B, L], missing ones filled from rows before `end` [B, 1] alone.
@@ -130,13 +138,22 @@ class Windows:
             values = torch.where((self.next[index] < end) & (after > before), between, values)
         return values
 
-    def targets(self, series: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """The H rows after each origin: values [B, H] float64 in user units, and where they are observed."""
-        begin, end = self.offsets[series].unsqueeze(1), self.offsets[series + 1].unsqueeze(1)  # [B, 1]
-        index = begin + rows.unsqueeze(1) + self.steps_ahead  # [B, H]
-        inside = index < end
-        index = index.clamp(max=self.values.numel() - 1)
+    def targets(self, series: Tensor, origins: Tensor) -> tuple[Tensor, Tensor]:
+        """The H rows after each origin: values [B, H] float64 in user units, and where they are observed.
+
+        `origins` [B], or [B, S] of every step; then [B, S, H] each, and an origin before the first row has none.
+        """
+        rows = origins.unsqueeze(-1) + self.steps_ahead  # [B, H] or [B, S, H]
+        begin, end = (per_window(offsets, rows) for offsets in (self.offsets[series], self.offsets[series + 1]))
+        index = begin + rows
+        inside = (index < end) & (origins > 0).unsqueeze(-1)
+        index = index.clamp(min=0, max=self.values.numel() - 1)
         return self.values[index], self.observed[index] & inside
+
+
+def per_window(values: Tensor, like: Tensor) -> Tensor:
+    """[B] with as many places of size one behind it as `like` [B, ...] has others."""
+    return values.view(-1, *(1,) * (like.dim() - 1))
 
 
 def learned_units(panel: Panel, spec: NetworkSpec) -> Panel:
@@ -145,11 +162,8 @@ def learned_units(panel: Panel, spec: NetworkSpec) -> Panel:
         return panel
     lowest = int(np.nanargmin(panel.values))
     if panel.values[lowest] < 0:
-        series = int(np.searchsorted(panel.offsets, lowest, side="right")) - 1
-        stamp = panel.stamps([int(panel.starts[series] + lowest - panel.offsets[series])])[0]
         raise DataError(
-            f"--transform log1p needs values of at least 0; series {panel.name(series)!r} has "
-            f"{panel.values[lowest]:g} at {stamp}.",
+            f"--transform log1p needs values of at least 0; {panel.place(lowest)} has {panel.values[lowest]:g}.",
             hint="Train without --transform, or mend the value.",
             code="no_logarithm",
         )
@@ -196,24 +210,22 @@ class CovariateRows:
         """Past [B, L, C], future [B, H, C'], static [B, S] and calendar [B, H, K] of a batch.
 
         `rows` [B, L] and `ahead` [B, H] count from the first row of each series; only rows `inside` [B, L] it have
-        covariates.
+        covariates. With `ahead` [B, S, H] future and calendar are those of every step.
         """
-        batch, length = rows.shape
-        horizon = ahead.shape[1]
         if self.has_rows:
             past = self._timed(series, rows, inside)  # [B, L, C]
-            future = self._timed(series, ahead, ahead < self.timed_rows[series].unsqueeze(1))[..., self.past_only :]
+            there = (ahead >= 0) & (ahead < per_window(self.timed_rows[series], ahead))
+            future = self._timed(series, ahead, there)[..., self.past_only :]  # [B, H, C']
         else:
-            past = self.timed.new_empty(batch, length, 0)
-            future = self.timed.new_empty(batch, horizon, 0)
+            past, future = self.timed.new_empty(*rows.shape, 0), self.timed.new_empty(*ahead.shape, 0)
         static = self._numbered(self.static[series], self.numbers[self.timed.shape[1] :])  # [B, S]
-        calendar = self.calendar[self.calendar_at[series].unsqueeze(1) + ahead].long()  # [B, H, K]
+        calendar = self.calendar[(per_window(self.calendar_at[series], ahead) + ahead).clamp(min=0)].long()  # [B, H, K]
         return past, future, static, calendar
 
     def _timed(self, series: Tensor, rows: Tensor, there: Tensor) -> Tensor:
-        """[B, X, C] rows [B, X] of the covariates; NaN where they are not `there` [B, X]."""
-        index = torch.where(there, self.timed_at[series].unsqueeze(1) + rows, 0)  # [B, X]
-        found = self.timed[index].masked_fill(~there.unsqueeze(-1), torch.nan)  # [B, X, C]
+        """[B, ..., C] rows [B, ...] of the covariates; NaN where they are not `there` [B, ...]."""
+        index = torch.where(there, per_window(self.timed_at[series], rows) + rows, 0)
+        found = self.timed[index].masked_fill(~there.unsqueeze(-1), torch.nan)  # [B, ..., C]
         return self._numbered(found, self.numbers[: self.timed.shape[1]])
 
     @staticmethod

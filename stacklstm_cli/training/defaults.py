@@ -8,14 +8,16 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from dataclasses import dataclass, replace
+from typing import cast
 
 import numpy as np
 
 from stacklstm_cli.config import MEDIAN, MetricConfig, ModelConfig, TrainingConfig, interval_quantiles
 from stacklstm_cli.data.calendar import Step
-from stacklstm_cli.data.panel import Ints, Panel
+from stacklstm_cli.data.panel import Covariate, Ints, Panel
 from stacklstm_cli.errors import DataError, UsageError
 from stacklstm_cli.model.inputs import InputSpec, calendar_of, cycles_of, known_categories
+from stacklstm_cli.model.layers import Cell, StackSpec, check_stack, layer_widths
 from stacklstm_cli.model.network import NetworkSpec
 from stacklstm_cli.training.loop import Schedule
 from stacklstm_cli.training.parts import Parts, cut_parts
@@ -68,7 +70,7 @@ class Plan:
         epochs = self.training.epochs
         most = f"{schedule.max_steps} steps" if epochs is None else f"{epochs} epoch{'s' * (epochs != 1)}"
         return [
-            f"network: {spec.layers} layers of {spec.hidden_size}, context {spec.context_length} in patches of "
+            f"network: {spec.stack.explained()}, context {spec.context_length} in patches of "
             f"{spec.patch_length}, horizon {spec.horizon}, seasonality {self.seasonality}",
             f"training: batches of {schedule.batch_size}, learning rate {schedule.learning_rate:g}, at most {most}, "
             f"dropout {spec.dropout:g}",
@@ -93,8 +95,20 @@ def resolve(panel: Panel, model: ModelConfig, training: TrainingConfig, metrics:
     """
     if model.gaps == "error":
         panel.refuse_gaps()
-    plan = plan_for(panel.lengths, panel.step, model, training, metrics)
-    plan = replace(plan, spec=replace(plan.spec, inputs=inputs_for(panel, model, int(plan.parts.train.max()))))
+    if model.loss == "negative-binomial":
+        refuse_uncountable(panel, model)
+    covariates = known_categories(panel, panel.lengths)
+    plan = plan_for(panel.lengths, panel.step, model, training, metrics, covariates)
+    inputs = inputs_for(panel, model, covariates, int(plan.parts.train.max()))
+    plan = replace(plan, spec=replace(plan.spec, inputs=inputs))
+    check_stack(plan.spec.stack, plan.spec.steps)
+    if plan.schedule.every_step and (model.bidirectional or model.attention):
+        other = "--bidirectional" if model.bidirectional else "--attention"
+        raise UsageError(
+            f"--supervise all lets every step forecast from what came before it, and with {other} a step knows more.",
+            hint=f"Leave out {other} or --supervise all.",
+            code="steps_know_the_future",
+        )
     if plan.windows(plan.parts.train).sum() < LEAST_WINDOWS:
         raise too_short(panel, model, training, metrics)
     if training.holdout and not plan.parts.judging:
@@ -107,7 +121,25 @@ def resolve(panel: Panel, model: ModelConfig, training: TrainingConfig, metrics:
     return plan
 
 
-def inputs_for(panel: Panel, model: ModelConfig, training_rows: int) -> InputSpec:
+def refuse_uncountable(panel: Panel, model: ModelConfig) -> None:
+    """Raise for values that no negative binomial distribution has: `DataError`, or `UsageError` for a transform."""
+    if model.transform != "none":
+        raise UsageError(
+            f"--loss negative-binomial counts, and --transform {model.transform} makes no counts.",
+            hint="Leave out one of the two.",
+            code="transformed_counts",
+        )
+    wrong = np.flatnonzero((panel.values < 0) | (panel.values != np.floor(panel.values)) & ~np.isnan(panel.values))
+    if wrong.size:
+        raise DataError(
+            f"--loss negative-binomial needs whole numbers from 0 up; {panel.place(wrong[0])} has "
+            f"{panel.values[wrong[0]]:g} ({len(wrong):,} such values).",
+            hint="Train with --loss quantile or student-t.",
+            code="not_counts",
+        )
+
+
+def inputs_for(panel: Panel, model: ModelConfig, covariates: tuple[Covariate, ...], training_rows: int) -> InputSpec:
     """The covariates of the panel, and the calendar as far as the longest training part shows it."""
     cycles = cycles_of(panel.step, training_rows) if model.calendar else ()
     if model.holidays:
@@ -117,7 +149,7 @@ def inputs_for(panel: Panel, model: ModelConfig, training_rows: int) -> InputSpe
                 code="holidays_without_dates",
             )
         calendar_of(model.holidays, range(2024, 2025))
-    return InputSpec(known_categories(panel, panel.lengths), cycles, model.holidays or "")
+    return InputSpec(covariates, cycles, model.holidays or "")
 
 
 def too_short(panel: Panel, model: ModelConfig, training: TrainingConfig, metrics: MetricConfig) -> DataError:
@@ -148,7 +180,14 @@ def too_short(panel: Panel, model: ModelConfig, training: TrainingConfig, metric
     )
 
 
-def plan_for(lengths: Ints, step: Step, model: ModelConfig, training: TrainingConfig, metrics: MetricConfig) -> Plan:
+def plan_for(
+    lengths: Ints,
+    step: Step,
+    model: ModelConfig,
+    training: TrainingConfig,
+    metrics: MetricConfig,
+    covariates: tuple[Covariate, ...] = (),
+) -> Plan:
     """The plan for series of these lengths [N]. Raises `UsageError` where options contradict each other."""
     seasonality = metrics.seasonality or season_of(lengths, step, model.horizon)
     horizon = model.horizon or default_horizon(lengths, seasonality)
@@ -163,14 +202,28 @@ def plan_for(lengths: Ints, step: Step, model: ModelConfig, training: TrainingCo
     if model.min is not None and model.max is not None and model.min >= model.max:
         raise UsageError(f"--min {model.min:g} is not below --max {model.max:g}.", code="empty_range")
     size = size_of(lengths)
+    dropout = 0.2 if model.dropout is None else model.dropout
     spec = NetworkSpec(
-        layers=model.layers,
-        hidden_size=model.hidden_size or (32, 64, 128)[size],
-        dropout=0.2 if model.dropout is None else model.dropout,
+        stack=StackSpec(
+            input_size=patch * InputSpec(covariates).row_width,
+            hidden_sizes=layer_widths(model.hidden_size or ((32, 64, 128)[size],), model.layers),
+            cell=cast(Cell, model.cell),
+            bidirectional=model.bidirectional,
+            residual=model.residual,
+            layer_norm=model.layer_norm,
+            dropout=dropout,
+            recurrent_dropout=model.recurrent_dropout,
+            dilations=model.dilations,
+            attention=model.attention,
+        ),
+        dropout=dropout,
         patch_length=patch,
         context_length=context,
         horizon=horizon,
-        quantiles=tuple(sorted({*model.quantiles, *interval_quantiles(model.interval), MEDIAN})),
+        quantiles=learned_quantiles(model),
+        inputs=InputSpec(covariates),
+        skip=model.skip,
+        loss=model.loss,
         location_length=min(seasonality, context),
         scale_length=min(7 * seasonality, context) if seasonality > 1 else context,
         gaps="mask" if model.gaps == "error" else model.gaps,
@@ -191,6 +244,7 @@ def plan_for(lengths: Ints, step: Step, model: ModelConfig, training: TrainingCo
         average=0.99,
         skip_rate=0.5,
         validation_windows=4096,
+        every_step=model.supervise == "all",
     )
     if training.holdout is not None and 0 < training.holdout < horizon:
         raise UsageError(
@@ -205,6 +259,19 @@ def plan_for(lengths: Ints, step: Step, model: ModelConfig, training: TrainingCo
         holdout=training.holdout,
     )
     return Plan(spec, schedule, parts, training, seasonality, start_strength=1.0, unvalidated_steps=100)
+
+
+def learned_quantiles(model: ModelConfig) -> tuple[float, ...]:
+    """The quantiles to forecast; of a loss that has none, the point alone. Raises `UsageError`."""
+    if model.loss not in ("mae", "mse", "huber"):
+        return tuple(sorted({*model.quantiles, *interval_quantiles(model.interval), MEDIAN}))
+    if model.interval or model.quantiles != ModelConfig.quantiles:
+        raise UsageError(
+            f"--loss {model.loss} forecasts one number for each row and no quantiles.",
+            hint="Leave out --quantiles and --interval, or train with --loss quantile or student-t.",
+            code="quantiles_of_a_point",
+        )
+    return (MEDIAN,)
 
 
 def season_of(lengths: Ints, step: Step, horizon: int | None) -> int:

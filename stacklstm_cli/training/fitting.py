@@ -146,7 +146,8 @@ class Trainer:
                 hint="Give more rows, or rows with fewer gaps.",
                 code="no_windows",
             )
-        return Lessons(self.windows, origins, series_weights(self.learned, ends, plan.seasonality))
+        weights = series_weights(self.learned, ends, plan.seasonality)
+        return Lessons(self.windows, origins, weights, every_step=plan.schedule.every_step)
 
     def fit(
         self,

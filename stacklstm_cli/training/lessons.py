@@ -13,8 +13,9 @@ from torch import Tensor
 
 from stacklstm_cli.data.origins import Origins
 from stacklstm_cli.data.panel import Floats, Ints, Panel
+from stacklstm_cli.model.heads import Scaling
 from stacklstm_cli.model.network import NetworkSpec
-from stacklstm_cli.model.windows import Inputs, Windows
+from stacklstm_cli.model.windows import Inputs, Windows, per_window
 
 
 @dataclass(frozen=True)
@@ -24,11 +25,14 @@ class Lesson:
     inputs: Inputs
     """What the network sees."""
     target: Tensor
-    """[B, H] the target less the window's location, in the units of the loss; 0 where unknown."""
+    """[B, H] the target less the window's location, in the units of the loss; 0 where unknown. [B, S, H] where every
+    step is supervised, as is what follows."""
     known: Tensor
     """[B, H] 1 where the target is observed, else 0."""
     gain: Tensor
     """[B, 1] from the window's normalised units to the units of the loss."""
+    scaling: Scaling
+    """From the window's normalised units to those of the series; float64, where the windows lie."""
 
 
 class Lessons:
@@ -38,10 +42,11 @@ class Lessons:
     not count more than the rest of it.
     """
 
-    def __init__(self, windows: Windows, origins: Origins, weights: Floats) -> None:
-        """`weights` [N]: units of the loss per user unit, for each series."""
+    def __init__(self, windows: Windows, origins: Origins, weights: Floats, *, every_step: bool = False) -> None:
+        """`weights` [N]: units of the loss per user unit, for each series. `every_step` of the stack shall forecast."""
         home = windows.home
         self.windows = windows
+        self.every_step = every_step
         self.series = torch.as_tensor(origins.series, device=home)  # [W]
         self.rows = torch.as_tensor(origins.rows, device=home)  # [W]
         self.weights = torch.as_tensor(weights, device=home)  # [N]
@@ -52,15 +57,19 @@ class Lessons:
     def batch(self, chosen: Tensor, *, exact: bool = False) -> Lesson:
         """The windows with these indices [B]; `exact` ones in float64, where the windows lie."""
         series, rows = self.series[chosen], self.rows[chosen]  # [B], [B]
-        batch = self.windows.batch(series, rows)
-        values, known = self.windows.targets(series, rows)  # [B, H], [B, H]
-        weight = self.weights[series].unsqueeze(1)  # [B, 1]
-        target = (values - batch.location.unsqueeze(1)) * weight * known  # [B, H]
+        batch = self.windows.batch(series, rows, every_step=self.every_step and not exact)
+        values, known = self.windows.targets(series, batch.origins)  # [B, H], [B, H]
+        weight = per_window(self.weights[series], values)  # [B, 1]
+        scaling = Scaling(per_window(batch.scaling.location, values), per_window(batch.scaling.scale, values))
+        target = (values - scaling.location) * weight * known  # [B, H]
         device, dtype = (self.windows.home, torch.float64) if exact else (self.windows.device, torch.float32)
-        gain = batch.scale.unsqueeze(1) * weight  # [B, 1]
-        # The type first: not every device has float64.
-        parts = [part.to(dtype).to(device) for part in (target, known, gain)]
-        return Lesson(batch.inputs.to(device, dtype), *parts)
+        gain = scaling.scale * weight  # [B, 1]
+
+        def moved(numbers: Tensor) -> Tensor:
+            return numbers.to(dtype).to(device)  # the type first: not every device has float64
+
+        inputs = batch.inputs.to(device, dtype)
+        return Lesson(inputs, moved(target), moved(known), moved(gain), scaling)
 
     def thinned(self, most: int) -> Lessons:
         """At most `most` windows, evenly spread over all."""
@@ -68,7 +77,7 @@ class Lessons:
             return self
         chosen = torch.linspace(0, len(self) - 1, most, dtype=torch.float64, device=self.series.device).long()  # [most]
         origins = Origins(self.series[chosen].cpu().numpy(), self.rows[chosen].cpu().numpy())
-        return Lessons(self.windows, origins, self.weights.cpu().numpy())
+        return Lessons(self.windows, origins, self.weights.cpu().numpy(), every_step=self.every_step)
 
 
 def lesson_origins(panel: Panel, first: Ints, last: Ints, spec: NetworkSpec) -> Origins:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from stacklstm_cli.errors import NothingLearnedError
-from stacklstm_cli.model.heads import masked_mean, pinball
+from stacklstm_cli.model.heads import Head, build_head, masked_mean
 from stacklstm_cli.model.network import StackedRNN
 from stacklstm_cli.training.lessons import Lesson, Lessons
 from stacklstm_cli.training.optimiser import AdamW, Group, WeightAverage
@@ -51,6 +51,8 @@ class Schedule:
     """Learning rate of the linear skip, as a share of the network's: it starts where it should end."""
     validation_windows: int
     """Most windows one validation looks at."""
+    every_step: bool = False
+    """Whether each step of the stack is trained on the horizon behind it, and not the newest alone."""
 
 
 @dataclass
@@ -113,7 +115,7 @@ def fit(
     and the best returned. Raises `NothingLearnedError` if no step was made or the loss is not finite.
     """
     device = lessons.windows.device
-    quantiles = torch.tensor(network.spec.quantiles, device=device)  # [Q]
+    head = build_head(network.spec.loss, network.spec.quantiles, device)
     optimiser, average = build_optimiser(network, schedule), WeightAverage(network, schedule.average)
     judged = validation.thinned(schedule.validation_windows) if validation is not None else None
     batch_size = min(schedule.batch_size, len(lessons))
@@ -128,7 +130,7 @@ def fit(
         stopped = clock.stopped(share_of_time)
         while step < schedule.max_steps and not stopped:
             begin = time.perf_counter()
-            loss = train_step(network, lessons.batch(next(batches)), quantiles, optimiser, schedule.grad_clip)
+            loss = train_step(network, lessons.batch(next(batches)), head, optimiser, schedule.grad_clip)
             average.update()
             step += 1
             watch.count(step, batch_size, time.perf_counter() - begin, len(lessons))
@@ -138,7 +140,7 @@ def fit(
             stopped = clock.stopped(share_of_time)  # then the weights in hand are validated too
             due = step % schedule.check_every == 0 or step == schedule.max_steps or stopped
             if due and judged is not None:
-                entry["validation"] = finite(validate(network, average, judged, quantiles))
+                entry["validation"] = finite(validate(network, average, judged, head))
                 history.append(entry)
                 checks_since_best += 1
                 if improves(entry["validation"], best.validation):
@@ -161,21 +163,19 @@ def fit(
 
 
 def build_optimiser(network: StackedRNN, schedule: Schedule) -> AdamW:
-    """Three groups: the network; the linear skip, slower; the bias, which must not decay."""
+    """Three groups: the network; the bias, which must not decay; the linear skip, where there is one, slower."""
     own = [parameter for name, parameter in network.named_parameters() if name not in ("skip", "bias")]
     rate, decay = schedule.learning_rate, schedule.weight_decay
-    groups = [
-        Group(own, rate, decay),
-        Group([network.skip], rate * schedule.skip_rate, decay),
-        Group([network.bias], rate, 0.0),
-    ]
+    groups = [Group(own, rate, decay), Group([network.bias], rate, 0.0)]
+    if network.skip is not None:
+        groups.append(Group([network.skip], rate * schedule.skip_rate, decay))
     return AdamW(groups, schedule.warmup)
 
 
-def train_step(network: StackedRNN, lesson: Lesson, quantiles: Tensor, optimiser: AdamW, grad_clip: float) -> float:
+def train_step(network: StackedRNN, lesson: Lesson, head: Head, optimiser: AdamW, grad_clip: float) -> float:
     """One optimiser step; returns the loss of its batch before the step."""
     network.train()
-    loss = lesson_loss(network, lesson, quantiles)
+    loss = lesson_loss(network, lesson, head)
     loss.backward()  # type: ignore[no-untyped-call]
     if grad_clip > 0:
         nn.utils.clip_grad_norm_(network.parameters(), grad_clip)
@@ -183,13 +183,13 @@ def train_step(network: StackedRNN, lesson: Lesson, quantiles: Tensor, optimiser
     return float(loss.detach())
 
 
-def lesson_loss(network: StackedRNN, lesson: Lesson, quantiles: Tensor) -> Tensor:
+def lesson_loss(network: StackedRNN, lesson: Lesson, head: Head) -> Tensor:
     """Mean loss over the known targets of a batch, in the units of the loss."""
-    forecast = network(lesson.inputs) * lesson.gain.unsqueeze(-1)  # [B, H, Q]
-    return masked_mean(pinball(forecast, lesson.target, quantiles), lesson.known)
+    loss = head.loss(network(lesson.inputs), lesson.target, lesson.gain, lesson.scaling)  # [B, H]
+    return masked_mean(loss, lesson.known)
 
 
-def validate(network: StackedRNN, average: WeightAverage, lessons: Lessons, quantiles: Tensor) -> float:
+def validate(network: StackedRNN, average: WeightAverage, lessons: Lessons, head: Head) -> float:
     """Mean loss of the averaged weights over all windows of `lessons`."""
     average.swap()
     network.eval()
@@ -198,7 +198,7 @@ def validate(network: StackedRNN, average: WeightAverage, lessons: Lessons, quan
         for chosen in torch.split(torch.arange(len(lessons), device=lessons.series.device), VALIDATION_BATCH):
             lesson = lessons.batch(chosen)
             count = float(lesson.known.sum())
-            total += float(lesson_loss(network, lesson, quantiles)) * count
+            total += float(lesson_loss(network, lesson, head)) * count
             known += count
     average.swap()
     return total / max(known, 1.0)

@@ -4,7 +4,7 @@ The linear skip starts as the mean of the last two seasons, moved towards the le
 validation says (ridge regression shrunk towards a forecast instead of towards zero: Hoerl & Kennard 1970).
 So the first step of training already stands where a linear model ends.
 
-Shape letters: B batch, L context, H horizon, Q quantiles.
+Shape letters: B batch, L context, H horizon, K raw numbers of the head.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from stacklstm_cli.model.heads import build_head
 from stacklstm_cli.model.network import StackedRNN
 from stacklstm_cli.training.lessons import Lesson, Lessons
 
@@ -43,12 +44,13 @@ class Start:
     skip: Tensor
     """[L, H] weights on the normalised context."""
     bias: Tensor
-    """[H, Q] quantiles of what the skip leaves over."""
+    """[H, K] raw numbers of the head for what the skip leaves over."""
 
     def apply_to(self, network: StackedRNN) -> None:
         """Set a new network to this forecast."""
         with torch.no_grad():
-            network.skip_start.copy_(self.skip)
+            if network.skip is not None:
+                network.skip_start.copy_(self.skip)
             network.bias.copy_(self.bias)
 
 
@@ -75,6 +77,8 @@ class Path:
 
 def choose_start(lessons: Lessons, validation: Lessons, season: int) -> Start:
     """The start whose ridge strength does best on `validation` in mean absolute error."""
+    if not lessons.windows.spec.skip:
+        return without_skip(lessons)
     path = solve(lessons, season)
     strengths: tuple[float | None, ...] = (None, *STRENGTHS)
     weights = [path.weights(strength) for strength in strengths]  # each [L, H]
@@ -90,7 +94,16 @@ def choose_start(lessons: Lessons, validation: Lessons, season: int) -> Start:
 
 def start_with(lessons: Lessons, strength: float | None, season: int) -> Start:
     """The start with a ridge strength that is already known, as a refit uses it."""
+    if not lessons.windows.spec.skip:
+        return without_skip(lessons)
     return finish(lessons, strength, solve(lessons, season).weights(strength))
+
+
+def without_skip(lessons: Lessons) -> Start:
+    """The start of a network without a linear skip: the mean of the newest season, which windows subtract."""
+    spec = lessons.windows.spec
+    zero = torch.zeros(spec.context_length, spec.horizon, dtype=torch.float64, device=lessons.windows.home)  # [L, H]
+    return finish(lessons, None, zero)
 
 
 def solve(lessons: Lessons, season: int) -> Path:
@@ -121,7 +134,7 @@ def seasonal_skip(context_length: int, horizon: int, season: int) -> Tensor:
 
 
 def finish(lessons: Lessons, strength: float | None, skip: Tensor) -> Start:
-    """Add the quantiles of what the skip leaves over on training windows, per step of the horizon."""
+    """Add what the head says of what the skip leaves over on training windows, per step of the horizon."""
     sample = lessons.thinned(max(1, min(MOST_JUDGED, MOST_RESIDUALS // lessons.windows.spec.horizon)))
     left_over = torch.cat(
         [
@@ -129,8 +142,8 @@ def finish(lessons: Lessons, strength: float | None, skip: Tensor) -> Start:
             for lesson in chunks(sample)
         ]
     )  # [W, H]
-    levels = torch.as_tensor(lessons.windows.spec.quantiles, dtype=left_over.dtype, device=left_over.device)
-    bias = left_over.nanquantile(levels, dim=0).T.nan_to_num(0.0)  # [H, Q]
+    spec = lessons.windows.spec
+    bias = build_head(spec.loss, spec.quantiles, left_over.device).start(left_over)  # [H, K]
     return Start(strength, skip, bias)
 
 

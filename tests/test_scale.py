@@ -1,0 +1,60 @@
+"""What a large file needs: the memory of a reading, in a process of its own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+STATUS = Path("/proc/self/status")
+"""Tells the peak memory of a process; `getrusage` gives that of the parent to a process that it starts."""
+ROWS, COLUMNS = 500_000, 5
+MEGABYTES_AS_FLOATS = ROWS * COLUMNS * 4 / 1e6
+ALLOWED = 6 * MEGABYTES_AS_FLOATS + 150
+MARGIN = 10
+"""Megabytes by which allocators differ in how soon they give back what was freed."""
+READ = """
+import re, sys
+from pathlib import Path
+from stacklstm_cli.config import DataConfig
+from stacklstm_cli.data.reading import read_panel
+
+def peak():
+    return int(re.search(r"VmHWM:\\s*(\\d+) kB", Path(sys.argv[1]).read_text())[1]) * 1024 / 1e6
+
+before = peak()
+panel = read_panel([sys.argv[2]], DataConfig(target=tuple(sys.argv[3:])))
+print(panel.n_series, panel.values.size, peak() - before)
+"""
+
+
+def read(path: Path, *targets: str) -> tuple[int, int, float]:
+    """Number of series, values of all series, and megabytes above the imports at the peak of reading."""
+    command = [sys.executable, "-c", READ, str(STATUS), str(path), *targets]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    series, values, megabytes = done.stdout.split()
+    return int(series), int(values), float(megabytes)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not STATUS.exists(), reason="the system does not tell the peak memory of a process")
+@pytest.mark.parametrize("series", [1, 500])
+def test_reading_needs_no_more_than_six_times_the_data(tmp_path: Path, series: int) -> None:
+    """Where all stamps differ (a wide file of one series a column) and where they repeat in each series."""
+    stamps = pd.date_range("2000-01-01", periods=ROWS // series, freq="min").strftime("%Y-%m-%d %H:%M:%S")
+    frame = pd.DataFrame({"date": np.tile(stamps, series)})
+    if series > 1:
+        frame.insert(0, "id", np.repeat([f"series {number}" for number in range(series)], ROWS // series))
+    generator = np.random.default_rng(0)
+    targets = [f"v{number}" for number in range(COLUMNS - len(frame.columns))]
+    for name in targets:
+        frame[name] = generator.normal(100, 10, ROWS).round(4)
+    frame.to_csv(tmp_path / "large.csv", index=False)
+    wanted = targets[:1] if series > 1 else targets
+    found, values, megabytes = read(tmp_path / "large.csv", *wanted)
+    assert (found, values) == (series * len(wanted), ROWS * len(wanted))
+    assert 8 * values / 1e6 < megabytes < ALLOWED + MARGIN
