@@ -30,7 +30,9 @@ from stacklstm_cli.training.runtime import Clock
 SHAPES = {
     "L 36, P 3, hidden 32, batch 32": ModelConfig(context_length=36, patch_length=3, hidden_size=(32,), horizon=12),
     "L 96, P 1, hidden 128, batch 32": ModelConfig(context_length=96, patch_length=1, hidden_size=(128,), horizon=96),
-    "L 336, P 24, hidden 128, batch 256": ModelConfig(context_length=336, patch_length=24, hidden_size=(128,), horizon=96),
+    "L 336, P 24, hidden 128, batch 256": ModelConfig(
+        context_length=336, patch_length=24, hidden_size=(128,), horizon=96
+    ),
 }
 
 

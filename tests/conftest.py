@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from panels import make_panel, shaken_network, small_spec, wave
@@ -9,6 +11,13 @@ from panels import make_panel, shaken_network, small_spec, wave
 from stacklstm_cli.model.checkpoint import Checkpoint
 
 torch.set_num_threads(1)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working directory."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
 @pytest.fixture

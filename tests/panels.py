@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 
 from stacklstm_cli.data.calendar import Step, TimeForm
+from stacklstm_cli.data.origins import Origins
 from stacklstm_cli.data.panel import Columns, Covariate, Floats, Ints, Panel
 from stacklstm_cli.model.inputs import InputSpec
 from stacklstm_cli.model.layers import StackSpec
@@ -124,7 +125,7 @@ def wave(rows: int, seed: int = 0, period: int = 24) -> npt.NDArray[np.float64]:
 
 def small_spec(layers: int = 2, hidden_size: int = 3, **changes: Any) -> NetworkSpec:
     """A network of a few hundred weights, residual as by default; `changes` of the network or of its stack."""
-    given = {"patch_length": 2, "inputs": InputSpec()} | changes
+    given: dict[str, Any] = {"patch_length": 2, "inputs": InputSpec()} | changes
     parts = {field.name for field in dataclasses.fields(StackSpec)} - {"dropout"}
     stack = StackSpec(
         input_size=given["patch_length"] * given["inputs"].row_width,
@@ -192,7 +193,7 @@ def shaken_network(spec: NetworkSpec, seed: int = 0, dtype: torch.dtype = torch.
     network = StackedRNN(spec).to(dtype).eval()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for tensor in (*network.parameters(), network.skip_start):
+        for tensor in (*network.parameters(), *([network.skip_start] if spec.skip else [])):
             tensor.copy_(torch.randn(tensor.shape, generator=generator, dtype=torch.float64) * 0.5)
     return network
 
@@ -204,6 +205,13 @@ def last_row_shown(values: list[float], rows: int, spec: NetworkSpec) -> int:
         while all(math.isnan(v) for v in values[max(rows - spec.location_length, 0) : rows]):
             rows -= spec.location_length
     return rows
+
+
+def every_origin(panel: Panel) -> Origins:
+    """Each row of each series as the last known one."""
+    lengths = panel.lengths
+    series = np.repeat(np.arange(panel.n_series), lengths)
+    return Origins(series, np.concatenate([np.arange(1, length + 1) for length in lengths]))
 
 
 def cut(panel: Panel, lengths: npt.NDArray[np.int64]) -> Panel:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from panels import join_series
+from panels import join_series, wave
 
 from stacklstm_cli.data.origins import Origins, actuals, plan_origins
 from stacklstm_cli.data.panel import Columns, Floats, Panel
@@ -185,3 +185,15 @@ class TestBacktest:
         assert result.metrics()["drift"]["mae"] == pytest.approx(0, abs=1e-12)
         assert result.metrics()["naive"]["mase"] == pytest.approx(1.5)
         assert result.forecasts["naive"].shape == (6, 2, 3)
+
+
+def test_some_series_at_a_time_as_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forecasts of a large panel are made in parts; what comes out is the same."""
+    panel = panel_of(*(wave(rows, seed) for seed, rows in enumerate((40, 90, 30, 60, 10))))
+    origins = plan_origins(np.full(5, 20), panel.lengths, 4, 3)
+    predictors = standard_baselines(24)
+    whole = backtest(predictors, panel, origins, 4, (0.1, 0.5, 0.9), 24)
+    monkeypatch.setattr("stacklstm_cli.evaluation.backtest.ROWS_AT_ONCE", 100)
+    parts = backtest(predictors, panel, origins, 4, (0.1, 0.5, 0.9), 24)
+    for name, forecast in whole.forecasts.items():
+        np.testing.assert_array_equal(parts.forecasts[name], forecast)

@@ -16,12 +16,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from commands import run
 from panels import make_panel, wave
-from typer.testing import CliRunner, Result
 
 from stacklstm_cli import config
 from stacklstm_cli.cli import estimate, survey
-from stacklstm_cli.cli.app import app
 from stacklstm_cli.cli.wording import described, duration, size, written
 from stacklstm_cli.data.patterns import SEPARATOR
 from stacklstm_cli.training.defaults import resolve
@@ -29,10 +28,6 @@ from stacklstm_cli.training.fitting import Trainer
 from stacklstm_cli.training.runtime import Clock, find_device
 
 SMALL = ["--hidden-size", "4", "--epochs", "1"]
-
-
-def run(*words: str | Path, stdin: bytes | None = None) -> Result:
-    return CliRunner().invoke(app, [str(word) for word in words], input=stdin)
 
 
 def checked(*words: str | Path, stdin: bytes | None = None) -> dict[str, Any]:
@@ -49,13 +44,6 @@ def days(rows: int, start: str = "2024-01-01") -> list[str]:
 
 def single(rows: int) -> pd.DataFrame:
     return pd.DataFrame({"day": days(rows), "sold": np.arange(rows) % 7 + 10.5})
-
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working directory."""
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 @pytest.fixture(autouse=True)
@@ -441,8 +429,9 @@ def test_words_for_sizes_times_and_forms() -> None:
     assert written(SEPARATOR.join(("%Y", "%m"))) == "year month"
 
 
-def test_a_table_off_a_terminal_is_never_cropped(folder: Path) -> None:
+def test_a_table_off_a_terminal_is_never_cropped(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One line for each item, whatever COLUMNS says."""
     single(120).rename(columns={"sold": "s" * 150}).to_csv("d.csv", index=False)
-    done = CliRunner(env={"COLUMNS": "40"}).invoke(app, ["check", "d.csv", *SMALL])
+    monkeypatch.setenv("COLUMNS", "40")
+    done = run("check", "d.csv", *SMALL)
     assert any(line.startswith("target") and "s" * 150 + ": numbers" in line for line in done.stdout.splitlines())

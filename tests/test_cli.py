@@ -14,42 +14,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from typer.testing import CliRunner, Result
-
-from stacklstm_cli.cli.app import app
+from commands import ok, run, table_of
 
 SAMPLES = Path(__file__).parent.parent / "sample_data"
 SMALL = ["--hidden-size", "4", "--epochs", "2"]
-
-
-def run(*words: str | Path, stdin: bytes | None = None) -> Result:
-    """One command in this process."""
-    return CliRunner().invoke(app, [str(word) for word in words], input=stdin)
-
-
-def ok(*words: str | Path, stdin: bytes | None = None) -> Result:
-    """One command that must end well."""
-    done = run(*words, stdin=stdin)
-    assert done.exit_code == 0, done.stderr
-    return done
 
 
 def process(*words: str | Path, **options: object) -> subprocess.CompletedProcess[str]:
     """One command as a process of its own."""
     command = [sys.executable, "-m", "stacklstm_cli", *map(str, words)]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, **options)  # type: ignore[call-overload, no-any-return]
-
-
-def table_of(result: Result) -> pd.DataFrame:
-    """The CSV on standard output."""
-    return pd.read_csv(io.StringIO(result.stdout))
-
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working directory."""
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 def wave(rows: int, seed: int = 0) -> np.ndarray:
@@ -224,10 +198,11 @@ def test_every_format_of_every_command(single: Path, command: str, form: str) ->
 def test_inspect(single: Path) -> None:
     """The card names the network, the data and the errors."""
     card = json.loads(ok("inspect", "data.safetensors", "--format", "json").stdout)
-    assert card["network"]["stack"]["hidden_sizes"] == [4, 4]
+    assert [(layer["cell"], layer["output"]) for layer in card["stack"]] == [("lstm", 4), ("lstm", 4)]
+    assert card["network"]["layers"] == 2
     assert card["data"]["last"] == hourly(400)[-1]
     assert card["metrics"]["stacklstm"]["mae"] > 0
-    assert "hidden_size" in ok("inspect", "data.safetensors").stdout
+    assert "layer 2" in ok("inspect", "data.safetensors").stdout
 
 
 def test_quantiles_and_intervals_are_picked_by_interpolation(single: Path) -> None:

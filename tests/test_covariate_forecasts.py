@@ -14,9 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from panels import (
     EVERY_INPUT,
+    architectures,
     every_covariate,
+    every_origin,
     last_row_shown,
     make_panel,
+    named,
     random_covariates,
     shaken_network,
     small_spec,
@@ -69,12 +72,6 @@ def gappy_panel() -> Panel:
     return every_covariate(make_panel(one, other, wave(9, 2), starts=[0, 5, 30]), ahead=AHEAD)
 
 
-def every_origin(panel: Panel) -> Origins:
-    lengths = panel.lengths
-    series = np.repeat(np.arange(panel.n_series), lengths)
-    return Origins(series, np.concatenate([np.arange(1, length + 1) for length in lengths]))
-
-
 def forecast(forecaster: Forecaster, panel: Panel, origins: Origins) -> Floats:
     return forecaster.forecast(panel, origins, HORIZON, QUANTILES)
 
@@ -84,7 +81,16 @@ class TestLeakage:
     @pytest.mark.parametrize("cut", [(1, 1, 1), (13, 7, 5), (22, 21, 8), (39, 35, 3)])
     def test_no_target_and_no_past_covariate_behind_a_cutoff_is_seen(self, gaps: str, cut: tuple[int, ...]) -> None:
         """Not by one bit, also where the cutoff lies in a gap; and the earlier rows are seen."""
-        panel, forecaster = gappy_panel(), forecaster_of(replace(SPEC, gaps=gaps))
+        self.check(forecaster_of(replace(SPEC, gaps=gaps)), cut)
+
+    @pytest.mark.parametrize("architecture", architectures(), ids=named)
+    def test_in_no_architecture(self, architecture: dict[str, Any]) -> None:
+        """Not where every layer reads the context from its newest row to its oldest either."""
+        self.check(forecaster_of(small_spec(**SIZES | architecture, inputs=EVERY_INPUT)), (22, 21, 8))
+
+    def check(self, forecaster: Forecaster, cut: tuple[int, ...]) -> None:
+        """Other values and past covariates from these rows on: the same forecasts before them, others after."""
+        panel = gappy_panel()
         origins, generator = every_origin(panel), np.random.default_rng(4)
         before = forecast(forecaster, panel, origins)
         assert np.isfinite(before).all()

@@ -87,7 +87,7 @@ def test_the_season_follows_from_the_step(frequency: str) -> None:
         ("YS", 1000, 6),
         ("YS", 20, 4),
         ("YS", 3, 1),
-        ("min", 1_000_000, 1440),
+        ("min", 1_000_000, 288),  # a day of minutes is more than one forecast is asked for
     ],
 )
 def test_the_horizon_is_a_season(frequency: str, rows: int, expected: int) -> None:
@@ -144,6 +144,7 @@ def test_a_default_patch_divides_a_default_context(rows: int, horizon: int, freq
         ("MS", [100_000], 96),
         ("YS", [1000], 48),
         ("YS", [90], 18),
+        ("min", [200_000], 1440),  # one season alone where three would be very many rows
     ],
 )
 def test_context_by_example(frequency: str, lengths: list[int], expected: int) -> None:
@@ -175,7 +176,17 @@ def test_size_counts_the_rows_of_all_series(lengths: list[int], size: int) -> No
 MODEL_CASES: dict[str, tuple[dict[str, Any], Callable[[Plan], Any], Any]] = {
     "layers": ({"layers": 5}, lambda plan: plan.spec.layers, 5),
     "hidden_size": ({"hidden_size": (17,)}, lambda plan: plan.spec.stack.hidden_sizes, (17, 17)),
-    "dropout": ({"dropout": 0.0}, lambda plan: plan.spec.dropout, 0.0),
+    "cell": ({"cell": "gru"}, lambda plan: plan.spec.stack.cell, "gru"),
+    "bidirectional": ({"bidirectional": True}, lambda plan: plan.spec.stack.bidirectional, True),
+    "attention": ({"attention": True}, lambda plan: plan.spec.stack.attention, True),
+    "residual": ({"residual": False}, lambda plan: plan.spec.stack.residual, False),
+    "layer_norm": ({"layer_norm": True}, lambda plan: plan.spec.stack.layer_norm, True),
+    "dilations": ({"dilations": (1, 2)}, lambda plan: plan.spec.stack.dilations, (1, 2)),
+    "dropout": ({"dropout": 0.0}, lambda plan: (plan.spec.dropout, plan.spec.stack.dropout), (0.0, 0.0)),
+    "recurrent_dropout": ({"recurrent_dropout": 0.3}, lambda plan: plan.spec.stack.recurrent_dropout, 0.3),
+    "skip": ({"skip": False}, lambda plan: plan.spec.skip, False),
+    "loss": ({"loss": "huber"}, lambda plan: plan.spec.loss, "huber"),
+    "supervise": ({"supervise": "all"}, lambda plan: plan.schedule.every_step, True),
     "context_length": ({"context_length": 37}, lambda plan: plan.spec.context_length, 37),
     "patch_length": ({"patch_length": 5}, lambda plan: plan.spec.patch_length, 5),
     "horizon": ({"horizon": 11}, lambda plan: plan.spec.horizon, 11),

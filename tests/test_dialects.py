@@ -94,7 +94,7 @@ def stamps_of(freq: str, form: str, first: datetime, start: int, rows: int, shor
 
 def shortened(text: str) -> str:
     """Days and months without a leading zero: 01/07/2020 as 1/7/2020; clocks as they are."""
-    return re.sub(r"(?<![\d:.,])0(\d)(?=[ /.-])", r"\1", text)
+    return re.sub(r"(?<![\d:])0(\d)(?=[/.-])", r"\1", text)
 
 
 @st.composite

@@ -359,7 +359,7 @@ def test_a_refit_that_diverges_keeps_the_judged_weights(plain: Outcome) -> None:
 
     def spoil(event: dict[str, Any]) -> None:
         if event["phase"] == "refitting":
-            trainer.windows.values[:] = np.nan
+            trainer.windows.values = torch.full_like(trainer.windows.values, torch.inf)
             told.append(event["step"])
 
     plan = plan_for(panel)
@@ -379,7 +379,7 @@ def test_diverging_while_choosing_is_nothing_learned() -> None:
     """Wrong if a run that never had a good weight ends with a model."""
 
     def spoil(event: dict[str, Any]) -> None:
-        trainer.windows.values[:] = np.nan
+        trainer.windows.values = torch.full_like(trainer.windows.values, torch.inf)
 
     trainer = Trainer(panel_of(), plan_for(panel_of()), device=CPU, clock=Clock(), on_event=spoil)
     with pytest.raises(NothingLearnedError, match="diverged") as caught:

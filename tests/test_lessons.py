@@ -176,3 +176,56 @@ class TestThinned:
     def test_few_stay_as_they_are(self) -> None:
         lessons = lessons_of()
         assert lessons.thinned(len(lessons)) is lessons
+
+
+class TestEveryStep:
+    """What each step of the stack is to forecast."""
+
+    SPEC = small_spec(context_length=7, patch_length=2, inputs=EVERY_INPUT)
+    AFTER = (6, 4, 2, 0)
+    """Rows of the context behind each step, by hand."""
+
+    def lessons(self, *, every_step: bool = True) -> Lessons:
+        gap = wave(30, seed=1) * 100
+        gap[[5, 20, 21]] = math.nan
+        panel = every_covariate(make_panel(wave(25), gap))
+        origins = lesson_origins(panel, np.array([2, 2]), panel.lengths, self.SPEC)
+        return Lessons(Windows(panel, self.SPEC, CPU), origins, np.array([0.5, 4.0]), every_step=every_step)
+
+    def test_each_step_is_a_window_that_ends_there(self) -> None:
+        """Its rows to forecast, its known covariates and its calendar; location and scale are those of the whole."""
+        lessons, last = self.lessons(), self.lessons(every_step=False)
+        chosen = torch.arange(0, len(lessons), 3)
+        lesson, whole = lessons.batch(chosen), last.batch(chosen)
+        for place, window in enumerate(chosen.tolist()):
+            series, rows = lessons.series[window : window + 1], int(lessons.rows[window])
+            weight, location = [0.5, 4.0][int(series)], whole.scaling.location[place]
+            for step, after in enumerate(self.AFTER):
+                origin = torch.tensor([rows - after])
+                if rows <= after:  # before the series begins there is nothing to forecast from
+                    assert not lesson.known[place, step].any()
+                    continue
+                values, known = (one[0] for one in lessons.windows.targets(series, origin))
+                expected = ((values - location) * weight).where(known, 0.0)
+                assert lesson.known[place, step].tolist() == known.tolist()
+                torch.testing.assert_close(lesson.target[place, step], expected.float())
+                there = lessons.windows.batch(series, origin).inputs
+                torch.testing.assert_close(
+                    lesson.inputs.future[place, step], there.future[0].float(), rtol=0, atol=0, equal_nan=True
+                )
+                assert torch.equal(lesson.inputs.calendar[place, step], there.calendar[0])
+        assert torch.equal(lesson.inputs.context, whole.inputs.context)
+        assert torch.equal(lesson.gain.flatten(), whole.gain.flatten())
+        assert torch.equal(lesson.scaling.scale.flatten(), whole.scaling.scale.flatten())
+
+    def test_the_last_step_is_the_lesson_itself(self) -> None:
+        chosen = torch.arange(len(self.lessons()))
+        lesson, whole = self.lessons().batch(chosen), self.lessons(every_step=False).batch(chosen)
+        assert lesson.target.shape == (len(chosen), 4, 4)
+        assert torch.equal(lesson.target[:, -1], whole.target)
+        assert torch.equal(lesson.known[:, -1], whole.known)
+
+    def test_exact_lessons_have_the_newest_step_alone(self) -> None:
+        """The linear start is solved for whole contexts."""
+        assert self.lessons().batch(torch.tensor([3]), exact=True).target.shape == (1, 4)
+        assert self.lessons().thinned(5).every_step

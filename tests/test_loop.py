@@ -21,7 +21,7 @@ from stacklstm_cli.errors import ExitStatus, NothingLearnedError
 from stacklstm_cli.model.inputs import InputSpec
 from stacklstm_cli.model.network import NetworkSpec, StackedRNN
 from stacklstm_cli.model.windows import Windows
-from stacklstm_cli.training.lessons import Lessons, lesson_origins
+from stacklstm_cli.training.lessons import Lesson, Lessons, lesson_origins
 from stacklstm_cli.training.loop import (
     LEAST_IMPROVEMENT,
     Fit,
@@ -119,13 +119,18 @@ class TestLearning:
         assert loss_by_loops(found.weights, lessons) < 0.03 * nothing
 
     def test_gaps_in_the_targets_teach_nothing(self) -> None:
-        """What stands in a missing place changes no bit of the weights."""
+        """Whatever target stands where none is known changes no bit of the weights."""
+
+        class Rubbish(Lessons):
+            def batch(self, chosen: torch.Tensor, *, exact: bool = False) -> Lesson:
+                lesson = super().batch(chosen, exact=exact)
+                return dataclasses.replace(lesson, target=lesson.target.where(lesson.known > 0, 1e9))
+
         values = wave(40)
         values[[12, 25, 26]] = math.nan
         lessons = lessons_of(values)
-        before = bytes_of(fitted(lessons))
-        lessons.windows.values[~lessons.windows.observed] = 1e9
-        assert bytes_of(fitted(lessons)) == before
+        origins = Origins(lessons.series.numpy(), lessons.rows.numpy())
+        assert bytes_of(fitted(Rubbish(lessons.windows, origins, lessons.weights.numpy()))) == bytes_of(fitted(lessons))
 
     def test_the_loss_of_an_event_is_that_of_its_batch(self) -> None:
         """One batch holds all windows: the first loss is that of the untrained network."""
@@ -142,11 +147,48 @@ class TestLearning:
         assert bytes_of(fitted(lessons, grad_clip=0.0)) == bytes_of(fitted(lessons, grad_clip=1e9))
 
 
+class TestEveryStep:
+    """Each step of the stack is trained on the horizon behind it."""
+
+    def test_the_loss_is_that_of_all_steps(self) -> None:
+        """Every known target of every step of every window, one number at a time."""
+        values = wave(40)
+        values[[12, 25, 26]] = math.nan
+        plain = lessons_of(values)
+        origins = Origins(plain.series.numpy(), plain.rows.numpy())
+        lessons = Lessons(plain.windows, origins, plain.weights.numpy(), every_step=True)
+        losses: list[float] = []
+        fitted(lessons, batch_size=1000, max_steps=1, on_event=lambda event: losses.append(event["loss"]))
+        network, total, count = network_of().eval(), 0.0, 0
+        for window in range(len(lessons)):
+            lesson = lessons.batch(torch.tensor([window]))
+            with torch.no_grad():
+                forecast = network(lesson.inputs)[0] * lesson.gain.flatten()  # [S, H, Q]
+            for step, row in itertools.product(range(SPEC.steps), range(SPEC.horizon)):
+                if lesson.known[0, step, row]:
+                    count += 1
+                    for place, quantile in enumerate(SPEC.quantiles):
+                        above = float(lesson.target[0, step, row] - forecast[step, row, place])
+                        total += 2 * max(quantile * above, (quantile - 1) * above) / 3
+        assert losses == [pytest.approx(total / count, rel=1e-5)]
+
+    def test_it_learns_by_heart_what_the_newest_step_forecasts(self) -> None:
+        """Validated on the newest step alone: it falls, and the weights are others than without."""
+        plain = lessons_of(wave(40))
+        origins = Origins(plain.series.numpy(), plain.rows.numpy())
+        lessons = Lessons(plain.windows, origins, plain.weights.numpy(), every_step=True)
+        found = fitted(lessons, plain, max_steps=60)
+        assert found.validation is not None
+        assert found.validation < 0.7 * loss_by_loops(network_of().state_dict(), plain)
+        assert bytes_of(found) != bytes_of(fitted(plain, plain, max_steps=60))
+
+
 class TestGroups:
+    @pytest.mark.parametrize("skip", [True, False])
     @pytest.mark.parametrize("inputs", [InputSpec(), EVERY_INPUT], ids=["plain", "every"])
-    def test_every_parameter_is_in_one_group(self, inputs: InputSpec) -> None:
+    def test_every_parameter_is_in_one_group(self, inputs: InputSpec, skip: bool) -> None:
         """The skip learns slower; the bias does not decay. Embeddings and the decoder are not forgotten."""
-        network = network_of(small_spec(context_length=8, inputs=inputs))
+        network = network_of(small_spec(context_length=8, inputs=inputs, skip=skip))
         groups = build_optimiser(network, dataclasses.replace(SCHEDULE, weight_decay=0.1)).groups
         found = {id(parameter): group for group in groups for parameter in group.parameters}
         assert sum(len(group.parameters) for group in groups) == len(found)

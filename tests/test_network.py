@@ -88,7 +88,8 @@ def decoded_state(network: StackedRNN, outputs: Floats, step: int | None) -> Flo
     attention, also the mean of the outputs, weighted by softmax(v · tanh(K h + Q newest + b)).
     """
     if step is not None:
-        return outputs[step]
+        own: Floats = outputs[step]
+        return own
     spec = network.spec.stack
     width = spec.hidden_sizes[-1]
     newest: Floats = np.concatenate([outputs[-1, :width], outputs[0, width:]])
@@ -98,7 +99,8 @@ def decoded_state(network: StackedRNN, outputs: Floats, step: int | None) -> Flo
     key, query, score = (part[f"attention.{name}.weight"] for name in ("key", "query", "score"))
     scores = [score[0] @ np.tanh(key @ h + query @ newest + part["attention.query.bias"]) for h in outputs]
     shares = np.exp(scores) / np.exp(scores).sum()
-    return np.concatenate([newest, sum(share * h for share, h in zip(shares, outputs, strict=True))])
+    both: Floats = np.concatenate([newest, shares @ outputs])
+    return both
 
 
 def by_equations(network: StackedRNN, batch: Inputs, place: int, step: int | None = None) -> Floats:
@@ -124,10 +126,9 @@ def by_equations(network: StackedRNN, batch: Inputs, place: int, step: int | Non
     always = features(batch.static[place].numpy(), static, weights, "static")
     result = np.zeros((spec.horizon, len(located)))
     for ahead in range(spec.horizon):
-        line = sum(
-            context[seen - back] * (weights["skip_start"][-back, ahead] + weights["skip"][-back, ahead])
-            for back in range(1, seen + 1)
-        )
+        line = 0.0
+        for back in range(1, seen + 1) if spec.skip else ():
+            line += context[seen - back] * (weights["skip_start"][-back, ahead] + weights["skip"][-back, ahead])
         codes = calendar[ahead].tolist()
         there = [
             number
@@ -191,11 +192,19 @@ def test_equals_its_equations_with_every_loss(loss: str, given: InputSpec) -> No
     check(with_statistics(shaken_network(small_spec(loss=loss, inputs=given))), 3)
 
 
-@pytest.mark.parametrize("patch", [1, 2, 4])
 @pytest.mark.parametrize("given", [PLAIN, EVERY_INPUT], ids=["plain", "every"])
-def test_equals_its_equations_at_every_step(given: InputSpec, patch: int) -> None:
+def test_equals_its_equations_without_the_line(given: InputSpec) -> None:
+    """The stack and the bias alone; there is nothing of a skip to train or to save."""
+    network = with_statistics(shaken_network(small_spec(skip=False, inputs=given)))
+    check(network, 3)
+    assert not any("skip" in name for name in network.state_dict())
+
+
+@pytest.mark.parametrize("changes", [{"patch_length": 1}, {}, {"patch_length": 4}, {"skip": False}], ids=str)
+@pytest.mark.parametrize("given", [PLAIN, EVERY_INPUT], ids=["plain", "every"])
+def test_equals_its_equations_at_every_step(given: InputSpec, changes: dict[str, Any]) -> None:
     """Each step forecasts from what it has seen, and the last one as the newest state does."""
-    network = with_statistics(shaken_network(small_spec(patch_length=patch, inputs=given)))
+    network = with_statistics(shaken_network(small_spec(**changes, inputs=given)))
     steps, one = network.spec.steps, inputs(network.spec)
     drawn = [inputs(network.spec, seed=seed) for seed in range(2, 1 + steps)]
     ahead = {name: torch.stack([getattr(x, name) for x in (*drawn, one)], 1) for name in ("future", "calendar")}
@@ -285,10 +294,8 @@ def test_a_new_head_says_nothing(given: InputSpec) -> None:
 def test_the_newest_value_moves_every_step_and_quantile(architecture: dict[str, Any], given: InputSpec) -> None:
     """Through the stack alone, without the linear skip and the normalisation."""
     for patch in (1, 2):
-        network = shaken_network(small_spec(**architecture, patch_length=patch, inputs=given))
+        network = shaken_network(small_spec(**architecture, patch_length=patch, skip=False, inputs=given))
         with torch.no_grad():
-            network.skip.zero_()
-            network.skip_start.zero_()
             batch = inputs(network.spec)
             batch.observed[:, -1] = 1
             before = network(batch)

@@ -158,6 +158,16 @@ def test_the_command_line_wins_over_the_table_and_the_table_over_the_top(tmp_pat
     assert (network.layers, network.hidden_size, network.dropout, model) == (4, (8,), 0.25, "a")
 
 
+@pytest.mark.parametrize(
+    ("text", "widths"), [("8", (8,)), ("[8]", (8,)), ("[8, 4]", (8, 4)), ('"8,4"', (8, 4)), ('"8"', (8,))]
+)
+def test_a_list_of_one_needs_no_brackets(text: str, widths: tuple[int, ...], tmp_path: Path) -> None:
+    """As on the command line, where a list is numbers with commas between them."""
+    result, given = run_with(f"hidden-size = {text}\n", "train", folder=tmp_path)
+    assert result.exit_code == 0, result.stderr
+    assert given[0][0].hidden_size == widths
+
+
 def test_options_of_other_commands_at_the_top_are_no_concern(tmp_path: Path) -> None:
     result, given = run_with("wide = true\nlayers = 3\n", "predict", folder=tmp_path)
     assert result.exit_code == 0, result.stderr
@@ -180,7 +190,7 @@ def test_options_of_other_commands_at_the_top_are_no_concern(tmp_path: Path) -> 
         ("layers = true", "--layers is True"),
         ("layers = [1]", "--layers is [1]"),
         ("layers = 100", "--layers is 100; expected 1 to 64"),
-        ("quantiles = 0.5", "--quantiles is 0.5"),
+        ("quantiles = true", "--quantiles is True"),
         ('quantiles = ["a"]', "--quantiles"),
         ("[layers]\na = 1", "--layers"),
         ("hidden-size = 3\nhidden_size = 4", "twice"),

@@ -15,7 +15,6 @@ from stacklstm_cli.data.panel import Floats, Panel
 from stacklstm_cli.model.forecaster import Forecaster
 from stacklstm_cli.model.network import NetworkSpec, StackedRNN
 from stacklstm_cli.model.windows import Windows
-from stacklstm_cli.training import start
 from stacklstm_cli.training.lessons import Lessons, lesson_origins, series_weights
 from stacklstm_cli.training.start import STRENGTHS, Start, choose_start, seasonal_skip, solve, start_with
 
@@ -72,7 +71,7 @@ class TestRidge:
 
     def test_in_chunks_as_in_one(self, monkeypatch: pytest.MonkeyPatch) -> None:
         whole = solve(training(), 4).weights(0.1)
-        monkeypatch.setattr(start, "CHUNK", 7)
+        monkeypatch.setattr("stacklstm_cli.training.lessons.chunk_size", lambda spec: 7)
         torch.testing.assert_close(solve(training(), 4).weights(0.1), whole, rtol=1e-9, atol=1e-9)
 
     def test_finds_the_line_that_is_there(self) -> None:
@@ -183,6 +182,30 @@ class TestBias:
         assert found.bias[0].any()
 
 
+class TestWithoutSkip:
+    """A network without the linear skip starts from the mean of the newest season."""
+
+    SPEC = dataclasses.replace(SPEC, skip=False)
+
+    def test_quantiles_around_the_location(self) -> None:
+        """Of the targets themselves, in normalised units; whatever strength or season is asked for."""
+        lessons = lessons_of(gappy_panel(), [8, 8], [36, 40], self.SPEC)
+        judged = lessons_of(gappy_panel(), [36, 40], [50, 60], self.SPEC)
+        _, target, known, gain = columns(lessons)
+        for found in (choose_start(lessons, judged, 4), start_with(lessons, 0.1, 4)):
+            assert found.strength is None
+            assert not found.skip.any()
+            for step in range(3):
+                seen = (target / gain)[known[:, step] > 0, step]
+                np.testing.assert_allclose(found.bias[step].numpy(), np.quantile(seen, SPEC.quantiles), rtol=1e-9)
+
+    def test_apply_to(self) -> None:
+        network = StackedRNN(self.SPEC)
+        Start(None, torch.ones(8, 3), torch.full((3, 3), 2.0, dtype=torch.float64)).apply_to(network)
+        assert network.skip is None
+        assert (network.bias == 2).all()
+
+
 def test_apply_to() -> None:
     """The start becomes the fixed part of the skip, and the bias; the learned part stays zero."""
     network = StackedRNN(SPEC)
@@ -191,5 +214,6 @@ def test_apply_to() -> None:
     )
     assert (network.skip_start == 0.25).all()
     assert (network.bias == 2).all()
+    assert network.skip is not None
     assert not network.skip.any()
     assert network.bias.requires_grad

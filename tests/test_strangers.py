@@ -5,53 +5,14 @@ The faults are those of real files; the rows are made here.
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import pandas as pd
 import pytest
+from small_files import Read, following, read, refused, values_of
 
-from stacklstm_cli.config import DataConfig, ReadingConfig
-from stacklstm_cli.data.panel import Panel
-from stacklstm_cli.data.reading import read_panel
-from stacklstm_cli.errors import DataError, StacklstmError, UsageError
+from stacklstm_cli.errors import DataError, UsageError
 
-Read = Callable[..., Panel]
-
-
-@pytest.fixture
-def read(tmp_path: Path) -> Read:
-    """Write text or bytes to a file and read it with options."""
-
-    def read_text(text: str | bytes, **options: Any) -> Panel:
-        path = tmp_path / "data.csv"
-        path.write_bytes(text if isinstance(text, bytes) else text.encode())
-        names = {field.name for field in dataclasses.fields(ReadingConfig)} & options.keys()
-        reading = ReadingConfig(**{name: options.pop(name) for name in names})
-        return read_panel([str(path)], DataConfig(**options), reading)
-
-    return read_text
-
-
-def refused(error: type[StacklstmError], code: str, read: Read, text: str | bytes, **options: Any) -> str:
-    """The message and the hint of a refusal."""
-    with pytest.raises(error) as caught:
-        read(text, **options)
-    assert caught.value.code == code
-    return f"{caught.value.message}\n{caught.value.hint}"
-
-
-def following(panel: Panel, rows: int = 1) -> dict[str, list[str]]:
-    """The columns of time of the rows behind the end of the first series."""
-    return panel.time_columns(panel.ends[0] + np.arange(rows))
-
-
-def values_of(panel: Panel, name: str) -> list[float]:
-    return panel.series([panel.name(index) for index in range(panel.n_series)].index(name)).tolist()
-
+__all__ = ["read"]
 
 # --- Date and Time in two columns, -200 for missing, empty columns and rows behind the table, CRLF ---
 
@@ -380,63 +341,3 @@ def test_a_text_in_the_target_is_named_with_the_option(read: Read) -> None:
     assert "--missing-value" in said
     panel = read("day,v\n" + "".join(rows), missing_value=("closed",))
     assert np.flatnonzero(np.isnan(panel.values)).tolist() == [20]
-
-
-# --- what a column is ---
-
-
-def test_years_under_any_name_are_the_time(read: Read) -> None:
-    """Not a series to forecast."""
-    panel = read("Jahr;Umsatz\n" + "".join(f"{year};{year % 7},5\n" for year in range(1990, 2020)))
-    assert panel.columns.time == ("Jahr",)
-    assert panel.columns.targets == ("Umsatz",)
-    assert following(panel, 2) == {"Jahr": ["2020", "2021"]}
-    long = "shop,FY,sold\n" + "".join(f"{shop},{year},{year % 5}\n" for shop in "ab" for year in range(2000, 2020))
-    assert read(long).columns.ids == ("shop",)
-    assert following(read(long)) == {"FY": ["2020"]}
-
-
-def test_numbers_that_count_no_years_are_a_series(read: Read) -> None:
-    panel = read("made,sold\n" + "".join(f"{made},{made % 5}\n" for made in range(20)))
-    assert panel.columns.targets == ("made", "sold")
-
-
-def sensors() -> pd.DataFrame:
-    """Two sensors that report at seconds of their own, one below the other."""
-    parts = []
-    for name, second in (("door", 11), ("roof", 37)):
-        stamps = pd.date_range("2024-03-01", periods=30, freq="h") + pd.to_timedelta(
-            (np.arange(30) * second) % 240, "s"
-        )
-        parts.append(pd.DataFrame({"sensor": name, "at": stamps.strftime("%Y-%m-%d %H:%M:%S"), "level": second}))
-    return pd.concat(parts)
-
-
-def test_series_that_share_no_time_stamp_are_not_mixed(read: Read) -> None:
-    """The mean of an hour is that of one sensor, not of both."""
-    panel = read(sensors().to_csv(index=False), freq="h", aggregate="mean")
-    assert panel.keys == (("door",), ("roof",))
-    assert values_of(panel, "door") == [11] * 30
-    assert values_of(panel, "roof") == [37] * 30
-
-
-def test_a_text_that_changes_with_time_names_no_series(read: Read) -> None:
-    """Stages one after the other, and a file with its newest rows on top."""
-    days = pd.date_range("2024-01-01", periods=40).strftime("%Y-%m-%d")
-    frame = pd.DataFrame({"day": days, "stage": np.repeat(["trial", "sale"], 20), "sold": np.arange(40)})
-    for rows in (frame, frame[::-1]):
-        panel = read(rows.to_csv(index=False))
-        assert panel.columns.ids == ()
-        assert panel.values.tolist() == list(range(40))
-
-
-def test_a_name_of_another_case_is_proposed(read: Read) -> None:
-    said = refused(UsageError, "unknown_column", read, smog(), target=("pm2.5",), past=("temp",))
-    assert "'temp'" in said
-    assert "--past TEMP?" in said
-
-
-def test_a_row_of_values_is_no_header(read: Read) -> None:
-    """Also where a text stands among the values, and where two of them are equal."""
-    rows = "".join(f"2024-01-{day:02d},0.0,0.0,clear\n" for day in range(1, 29))
-    assert "2024-01-01" in refused(DataError, "no_header", read, rows)

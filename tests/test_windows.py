@@ -112,8 +112,8 @@ class TestContexts:
         assert batch.scaling.scale.tolist() == [[1], [1e-6]]
 
     @pytest.mark.parametrize("rubbish", [1e300, -1e-300, 7.0])
-    def test_what_stands_in_a_missing_place_does_not_matter(self, rubbish: float) -> None:
-        """Before the series, in its gaps, and in the next one: bit for bit the same."""
+    def test_what_stands_in_other_series_does_not_matter(self, rubbish: float) -> None:
+        """Before the series and behind it: bit for bit the same."""
         gappy = np.array([1.0, 2.0, math.nan, 4.0, math.nan, math.nan, 7.0])
         spec = spec_of(6, horizon=3, location=2, scale=3)
         windows = Windows(make_panel([0.5, 0.25], gappy, [3.0, 1.0]), spec, CPU)
@@ -121,7 +121,7 @@ class TestContexts:
         before, (targets, known) = windows.batch(series, rows), windows.targets(series, rows)
         own = torch.zeros(11, dtype=torch.bool)
         own[2:9] = True
-        windows.values[~(own & windows.observed)] = rubbish
+        windows.values = windows.values.where(own, rubbish)
         after, (new_targets, new_known) = windows.batch(series, rows), windows.targets(series, rows)
         assert torch.equal(before.inputs.context, after.inputs.context)
         assert torch.equal(before.inputs.observed, after.inputs.observed)
@@ -203,7 +203,7 @@ class TestTargets:
     @settings(max_examples=100, deadline=None)
     @given(st.lists(some_series, min_size=1, max_size=3), st.integers(1, 5), st.data())
     def test_equal_the_loop(self, series: list[list[float]], horizon: int, data: st.DataObject) -> None:
-        """The rows from the origin on, unknown where missing, after the end of their series, and before any is known."""
+        """The rows from the origin on, unknown where missing, after the end, and where none is known before them."""
         places = [(index, rows) for index, one in enumerate(series) for rows in range(-horizon, len(one) + 1)]
         chosen = data.draw(st.lists(st.sampled_from(places), min_size=1, max_size=6))
         windows = Windows(make_panel(*series), spec_of(3, horizon), CPU)

@@ -17,10 +17,10 @@ from stacklstm_cli.errors import NothingLearnedError
 from stacklstm_cli.model.network import StackedRNN
 from stacklstm_cli.training.defaults import Plan
 from stacklstm_cli.training.fitting import Trainer
-from stacklstm_cli.training.lessons import Lessons, lesson_origins
-from stacklstm_cli.training.loop import VALIDATION_BATCH, WARM_STEPS
+from stacklstm_cli.training.lessons import Lessons, chunk_size, lesson_origins
+from stacklstm_cli.training.loop import WARM_STEPS
 from stacklstm_cli.training.runtime import Clock
-from stacklstm_cli.training.start import CHUNK, MOST_JUDGED, MOST_WINDOWS, STRENGTHS, Start
+from stacklstm_cli.training.start import MOST_JUDGED, MOST_WINDOWS, STRENGTHS, Start
 
 IMPORTS = 350_000_000
 """Bytes of a training that has hardly any data; measured on Linux with torch for the CPU."""
@@ -72,13 +72,13 @@ def memory(panel: Panel, plan: Plan, windows: Windows, text: int) -> Memory:
     length, horizon, quantiles = spec.context_length, spec.horizon, len(spec.quantiles)
     batch = min(plan.schedule.batch_size, windows.train)
     # Gathering in float64: index, values, observed flags, and what the normalisation makes of them.
-    gathered = max(plan.schedule.batch_size, min(CHUNK, windows.train)) * (80 * length + 60 * horizon)
+    gathered = max(plan.schedule.batch_size, min(chunk_size(spec), windows.train)) * (80 * length + 60 * horizon)
     # Covariates and the calendar of each row, as features.
     gathered += 24 * batch * (length + horizon) * (len(spec.inputs.covariates) + len(spec.inputs.cycles))
     # Gates, states and outputs of each layer and step are kept for the backward pass, the widest twice over.
     states = 4 * 10 * batch * spec.steps * spec.stack.width
-    judged = 4 * 8 * min(VALIDATION_BATCH, windows.choose) * spec.steps * max(spec.stack.hidden_sizes)
-    outputs = 4 * 6 * max(batch, min(VALIDATION_BATCH, windows.choose)) * horizon * quantiles
+    judged = 4 * 8 * min(chunk_size(spec), windows.choose) * spec.steps * max(spec.stack.hidden_sizes)
+    outputs = 4 * 6 * max(batch, min(chunk_size(spec), windows.choose)) * horizon * quantiles
     start = 8 * (
         4 * length**2 + (len(STRENGTHS) + 4) * length * horizon + 3 * min(MOST_JUDGED, windows.train) * horizon
     )

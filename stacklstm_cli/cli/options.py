@@ -153,7 +153,8 @@ class _Reader:
                 return parse_duration(value)
             if get_origin(self.kind) is not tuple:
                 return _read_one(self.kind, value)
-            items = value.split(",") if isinstance(value, str) else value
+            parts = value.split(",") if isinstance(value, str) else value
+            items = parts if isinstance(parts, (list, tuple)) else [parts]
             return tuple(_read_one(get_args(self.kind)[0], item) for item in items)
         except UsageError as error:
             raise UsageError(f"{option_name(self.field)}: {error.message}", code="option_not_readable") from error

@@ -6,7 +6,27 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-NA_WORDS = frozenset(("", "na", "n/a", "nan", "null", "none", "-", "?", ".", "<na>", "#n/a", "#na", "nat"))
+NA_WORDS = frozenset(
+    (
+        "",
+        "na",
+        "n/a",
+        "n.a.",
+        "nan",
+        "null",
+        "none",
+        "-",
+        "?",
+        ".",
+        "..",
+        "...",
+        "<na>",
+        "#n/a",
+        "#na",
+        "nat",
+        "#div/0!",
+    )
+)
 """Cells without a value, in any case."""
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?inf(inity)?", re.IGNORECASE)
 UNITS = "$€£¥%"

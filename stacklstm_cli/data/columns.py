@@ -6,6 +6,7 @@ import difflib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 from typing import Literal
 
 import numpy as np
@@ -15,7 +16,7 @@ import pandas as pd
 from stacklstm_cli.config import DataConfig
 from stacklstm_cli.data.cells import is_missing, number_of
 from stacklstm_cli.data.panel import Columns, Layout
-from stacklstm_cli.data.patterns import Words, parse_integers
+from stacklstm_cli.data.patterns import MONTHS, Words, parse_integers
 from stacklstm_cli.data.split import split_time
 from stacklstm_cli.data.stamps import StampError, find_forms, looks_like_time
 from stacklstm_cli.errors import DataError, UsageError
@@ -81,6 +82,8 @@ COUNTING_SHARE = 0.6
 """Whole numbers of time rise at most rows; those that do not are repeats, to be settled."""
 MOSTLY = 0.9
 """Such a share of the cells being numbers makes a column one of numbers, whatever texts there are."""
+MOST_ID_COLUMNS = 8
+"""So many columns are tried together, where none alone tells series apart."""
 FIRST_YEAR, LAST_YEAR = 1500, 2200
 """Whole numbers between them that count up are calendar years, whatever the name of their column."""
 LOOKED_AT = 400
@@ -152,6 +155,7 @@ class _Search:
     def run(self) -> Found:
         self._refuse_missing_header()
         time = self._time()
+        self._refuse_time_across(time)
         ids = self._ids(time)
         if not time:
             self.notes.append("No time column found: rows are steps 0, 1, 2 …")
@@ -201,6 +205,20 @@ class _Search:
                 f"The first line holds values ({_listed(self.header[:3])}), expected the names of the columns.",
                 hint="Put a header line such as date,value on top.",
                 code="no_header",
+            )
+
+    def _refuse_time_across(self, time: list[int]) -> None:
+        """Time that runs along the header: months beside a year, or dates or years where no column holds time."""
+        free = [name for at, name in enumerate(self.header) if at not in self.reserved]
+        months = [name for name in free if name[:3].title() in {month[:3] for month in MONTHS}]
+        years = [name for name in free if name.isdecimal() and FIRST_YEAR <= int(name) <= LAST_YEAR]
+        dates = [name for name in free if number_of(name) is None and looks_like_time([name])]
+        across = max(years, dates, key=len) if not time else months if len(months) == len(MONTHS) else []
+        if len(across) > 2:
+            raise DataError(
+                f"Time runs across the columns ({_listed(across[:3])} …), expected it to run down the rows.",
+                hint="Turn the table: one row for each time stamp, with a column for the time and one for each series.",
+                code="time_across",
             )
 
     # --- time ---
@@ -311,10 +329,14 @@ class _Search:
             return []
         stamps = _codes([self.words[at] for at in time])
         repeated = np.mean(np.bincount(stamps)[stamps] > 1) >= REPEATED_SHARE
-        for at in candidates:
-            if self._may_be_id(at) and self._tells_apart(at, time) and (repeated or self._starts_anew(at, time)):
+        able = sorted((at for at in candidates if self._may_be_id(at)), key=lambda at: not self._has_id_name(at))
+        for at in sorted(able):
+            if self._tells_apart([at], time) and (repeated or self._starts_anew(at, time)):
                 return [at]
-        return []
+        if not repeated:
+            return []
+        together = (group for size in (2, 3) for group in combinations(able[:MOST_ID_COLUMNS], size))
+        return sorted(next((group for group in together if self._tells_apart(group, time)), ()))
 
     def _starts_anew(self, at: int, time: list[int]) -> bool:
         """Whether the rows of each name stand together, and time goes back where they change, but nowhere else.
@@ -348,18 +370,21 @@ class _Search:
             for at, kind in enumerate(self.kinds)
             if at not in taken
             and (kind == "text" or (kind == "number" and numbers_too and parse_integers(self.words[at]) is not None))
-            and self._tells_apart(at, time)
+            and self._tells_apart([at], time)
         )
 
-    def _tells_apart(self, at: int, time: list[int]) -> bool:
-        """Whether nearly all rows differ by a column and the time together."""
-        pairs = _codes([self.words[other] for other in (at, *time)])
-        return bool(np.unique(pairs).size >= UNIQUE_SHARE * pairs.size)
+    def _tells_apart(self, places: Sequence[int], time: list[int]) -> bool:
+        """Whether nearly all rows differ by some columns and the time together."""
+        together = _codes([self.words[at] for at in (*places, *time)])
+        return bool(np.unique(together).size >= UNIQUE_SHARE * together.size)
+
+    def _has_id_name(self, at: int) -> bool:
+        name = self.header[at].strip()
+        return name.lower() in (*ID_NAMES, *WEAK_ID_NAMES) or NUMBERED.search(name) is not None
 
     def _may_be_id(self, at: int) -> bool:
-        name = self.header[at].strip()
-        named = name.lower() in (*ID_NAMES, *WEAK_ID_NAMES) or NUMBERED.search(name) is not None
-        return self.kinds[at] == "text" or (self.kinds[at] == "number" and named and not self._is_row_number(at))
+        numbered = self.kinds[at] == "number" and self._has_id_name(at) and not self._is_row_number(at)
+        return self.kinds[at] == "text" or numbered
 
     def _is_row_number(self, at: int) -> bool:
         """Whether a column only counts the rows: 0, 1, 2 … or 1, 2, 3 …"""
@@ -438,7 +463,8 @@ def _codes(columns: Sequence[Words]) -> npt.NDArray[np.int64]:
 
 
 def _listed(names: Sequence[str]) -> str:
-    return ", ".join(name or '""' for name in names)
+    # A name may be a whole paragraph, where a quotation mark is not closed.
+    return ", ".join(" ".join(name.split()) or '""' for name in names)
 
 
 def quoted(name: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -149,6 +149,20 @@ class Panel:
         """[length] the values of one series."""
         return self.values[self.offsets[index] : self.offsets[index + 1]]
 
+    def part(self, begin: int, end: int) -> Panel:
+        """The series `begin` to `end - 1` alone; rows are shared, not copied."""
+        series = slice(begin, end)
+        return replace(
+            self,
+            keys=self.keys[series],
+            values=self.values[self.offsets[begin] : self.offsets[end]],
+            offsets=self.offsets[begin : end + 1] - self.offsets[begin],
+            starts=self.starts[series],
+            timed_at=self.timed_at[series],
+            timed_rows=self.timed_rows[series],
+            static=self.static[series],
+        )
+
     def name(self, index: int) -> str:
         """A series' name for messages."""
         return ", ".join(self.keys[index]) or self.columns.targets[0]
@@ -187,5 +201,5 @@ class Panel:
         """SHA-256 of what the panel holds, whatever file, compression or row order it came from."""
         digest = hashlib.sha256(repr((self.step, self.keys, self.covariates)).encode())
         for array in (self.values, self.offsets, self.starts, self.timed, self.timed_at, self.timed_rows, self.static):
-            digest.update(np.ascontiguousarray(array).tobytes())
+            digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()

@@ -17,7 +17,6 @@ import pyarrow.compute as pc
 
 Codes = npt.NDArray[np.int32]
 Flags = npt.NDArray[np.bool_]
-Ints = npt.NDArray[np.int64]
 Words = npt.NDArray[np.object_]
 
 PIECE_ROWS = 1 << 15

@@ -5,6 +5,7 @@ Letters: O origins, H horizon, Q quantiles, N series.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from stacklstm_cli.evaluation.metrics import (
     series_metrics,
     sum_errors,
 )
+
+ROWS_AT_ONCE = 1_000_000
 
 
 class Predictor(Protocol):
@@ -126,10 +129,26 @@ def backtest(
         seasonality=seasonality,
         actual=actuals(panel, origins, horizon),
         forecasts={
-            name: predictor.forecast(panel, origins, horizon, quantiles) for name, predictor in predictors.items()
+            name: in_parts(predictor, panel, origins, horizon, quantiles) for name, predictor in predictors.items()
         },
         scales=seasonal_scales(panel.values, panel.offsets, history, seasonality),
     )
+
+
+def in_parts(predictor: Predictor, panel: Panel, origins: Origins, horizon: int, quantiles: Sequence[float]) -> Floats:
+    """[O, H, Q] of all origins, some series at a time, as predictors hold several numbers for each row of a panel."""
+    borders = [0]
+    for index in range(1, panel.n_series):
+        if panel.offsets[index + 1] - panel.offsets[borders[-1]] > ROWS_AT_ONCE:
+            borders.append(index)
+    if borders == [0]:
+        return predictor.forecast(panel, origins, horizon, quantiles)
+    forecasts = np.empty((len(origins), horizon, len(quantiles)))
+    for begin, end in itertools.pairwise([*borders, panel.n_series]):
+        inside = slice(*np.searchsorted(origins.series, (begin, end)))
+        some = Origins(origins.series[inside] - begin, origins.rows[inside])
+        forecasts[inside] = predictor.forecast(panel.part(begin, end), some, horizon, quantiles)
+    return forecasts
 
 
 def _number(value: float) -> float | None:

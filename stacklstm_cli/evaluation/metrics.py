@@ -79,18 +79,15 @@ def seasonal_scales(values: Floats, offsets: Ints, history: Ints, seasonality: i
 
     Hyndman & Koehler (2006), Another look at measures of forecast accuracy, IJF 22(4), 679-688.
     """
-    n_series, lengths = history.size, np.diff(offsets)
-    series = np.repeat(np.arange(n_series), lengths)
-    position = np.arange(values.size) - np.repeat(offsets[:-1], lengths)
-    lag = np.where(history > seasonality, seasonality, 1)[series]
-    later = np.flatnonzero((position >= lag) & (position < history[series]))
+    absolute, squared = np.full(history.size, np.nan), np.full(history.size, np.nan)
     with np.errstate(over="ignore"):  # an overflowing scale is undefined below
-        difference = values[later] - values[later - lag[later]]
-        observed = ~np.isnan(difference)
-        difference, group = difference[observed], series[later[observed]]
-        pairs = _sum_by(group, np.ones(group.size), n_series)
-        absolute = _ratio(_sum_by(group, np.abs(difference), n_series), pairs)
-        squared = _ratio(_sum_by(group, difference**2, n_series), pairs)
+        for index, rows in enumerate(history.tolist()):
+            known = values[offsets[index] : offsets[index] + rows]
+            lag = seasonality if rows > seasonality else 1
+            difference = known[lag:] - known[:-lag]
+            difference = difference[~np.isnan(difference)]
+            if difference.size:
+                absolute[index], squared[index] = np.abs(difference).mean(), np.square(difference).mean()
     defined = np.isfinite(squared) & (squared > 0)
     return Scales(np.where(defined, absolute, np.nan), np.where(defined, squared, np.nan))
 

@@ -16,7 +16,7 @@ from stacklstm_cli.model.inputs import feature_width
 from stacklstm_cli.model.network import StackedRNN
 from stacklstm_cli.model.windows import Windows, learned_units, user_units
 
-BATCH_NUMBERS = 2**22
+BATCH_NUMBERS = 2**20
 """Numbers a batch of forecasts may hold in its widest tensor, which bounds the memory of a forecast."""
 
 

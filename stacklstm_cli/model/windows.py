@@ -77,14 +77,9 @@ class Windows:
         self.device = device
         self.spec = spec
         self.home = torch.device("cpu") if device.type == "mps" else device
-        observed = ~np.isnan(panel.values)
-        self.values = torch.as_tensor(np.where(observed, panel.values, 0.0), device=self.home)  # [R]
-        self.observed = torch.as_tensor(observed, device=self.home)  # [R]
-        rows = torch.arange(len(observed), device=self.home)  # [R]
-        self.latest = torch.where(self.observed, rows, 0).cummax(0).values  # [R] last observed row so far
-        if spec.gaps == "interpolate":
-            ahead = torch.where(self.observed, rows, len(observed)).flip(0).cummin(0).values
-            self.next = ahead.flip(0)  # [R] first observed row from here on
+        self.values = torch.as_tensor(panel.values, device=self.home)  # [R] NaN is missing; no copy on the CPU
+        missing = np.isnan(panel.values)
+        self.gaps = torch.as_tensor(observed_around(missing), device=self.home) if missing.any() else None  # [2, R]
         self.offsets = torch.as_tensor(panel.offsets, device=self.home)  # [N + 1]
         self.steps_back = torch.arange(-spec.context_length, 0, device=self.home)  # [L]
         self.steps_ahead = torch.arange(spec.horizon, device=self.home)  # [H]
@@ -102,7 +97,7 @@ class Windows:
         begin = self.offsets[series].unsqueeze(1)  # [B, 1]
         season, length = self.spec.location_length, self.spec.context_length
         end = self.offsets[series] + rows  # [B]
-        behind = end - 1 - self.latest[end - 1]  # [B] rows since the last known value
+        behind = end - 1 - self.latest(end - 1)  # [B] rows since the last known value
         back = torch.where(behind >= length, (behind + 1 - season).clamp(min=0), 0)
         end = end - (back + season - 1) // season * season
         index = end.unsqueeze(1) + self.steps_back  # [B, L]
@@ -114,8 +109,9 @@ class Windows:
         ahead = origins.unsqueeze(-1) + self.steps_ahead  # [B, H] or [B, S, H]
         past, future, static, calendar = self.covariates.gather(series, index - begin, inside, ahead)
         index = index.clamp(min=0)
-        observed = self.observed[index] & inside  # [B, L]
-        values = self.values[index] * observed  # [B, L]
+        values = self.values[index]  # [B, L]
+        observed = ~values.isnan() & inside
+        values = values.where(observed, 0.0)
         location, scale = location_and_scale(values, observed, self.spec)  # [B], [B]
         shown = observed
         if self.spec.gaps != "mask":
@@ -129,14 +125,19 @@ class Windows:
 
         Every series begins with a value, so there is always one before a gap.
         """
-        before = self.latest[index]  # [B, L]
+        before = self.latest(index)  # [B, L]
         values = self.values[before]
-        if self.spec.gaps == "interpolate":
-            after = self.next[index].clamp(max=len(self.values) - 1)  # [B, L]
+        if self.spec.gaps == "interpolate" and self.gaps is not None:
+            after = self.gaps[1][index].long()  # [B, L]
+            known = (after < end) & (after > before)
+            after = after.clamp(max=len(self.values) - 1)
             share = (index - before) / (after - before).clamp(min=1)
-            between = values + share * (self.values[after] - values)
-            values = torch.where((self.next[index] < end) & (after > before), between, values)
+            values = torch.where(known, values + share * (self.values[after] - values), values)
         return values
+
+    def latest(self, index: Tensor) -> Tensor:
+        """The last observed row up to each row; the same shape as `index`."""
+        return index if self.gaps is None else self.gaps[0][index].long()
 
     def targets(self, series: Tensor, origins: Tensor) -> tuple[Tensor, Tensor]:
         """The H rows after each origin: values [B, H] float64 in user units, and where they are observed.
@@ -148,7 +149,17 @@ class Windows:
         index = begin + rows
         inside = (index < end) & (origins > 0).unsqueeze(-1)
         index = index.clamp(min=0, max=self.values.numel() - 1)
-        return self.values[index], self.observed[index] & inside
+        values = self.values[index]
+        known = ~values.isnan() & inside
+        return values.where(known, 0.0), known
+
+
+def observed_around(missing: npt.NDArray[np.bool_]) -> npt.NDArray[np.int32]:
+    """[2, R] the last row up to each row that is not `missing` [R], and the first from it on; R where there is none."""
+    rows = np.arange(missing.size, dtype=np.int32)
+    before = np.maximum.accumulate(np.where(missing, 0, rows))
+    after = np.minimum.accumulate(np.where(missing, missing.size, rows)[::-1])[::-1]
+    return np.stack([before, after]).astype(np.int32)
 
 
 def per_window(values: Tensor, like: Tensor) -> Tensor:

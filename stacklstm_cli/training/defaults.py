@@ -24,6 +24,9 @@ from stacklstm_cli.training.parts import Parts, cut_parts
 
 MOST_STEPS = 16
 """LSTM steps over one context, where the patch is chosen here."""
+LONGEST_HORIZON = 288
+LONGEST_CONTEXT = 1024
+"""Rows, where they are chosen here."""
 LEAST_WINDOWS = 8
 """Fewer training windows than this teach nothing that would hold on the next one."""
 
@@ -282,8 +285,11 @@ def season_of(lengths: Ints, step: Step, horizon: int | None) -> int:
 
 
 def default_horizon(lengths: Ints, season: int) -> int:
-    """One season, or 6 rows without one; a quarter of a year for weeks; never over a fifth of the longest series."""
-    wanted = 6 if season == 1 else 13 if season == 52 else season
+    """One season, or 6 rows without one; a quarter of a year for weeks; never over a fifth of the longest series.
+
+    A season of very many rows, such as the minutes of a day, is more than one forecast is asked for.
+    """
+    wanted = 6 if season == 1 else 13 if season == 52 else min(season, LONGEST_HORIZON)
     return max(1, min(wanted, int(lengths.max()) // 5))
 
 
@@ -291,7 +297,7 @@ def default_context(lengths: Ints, horizon: int, season: int) -> int:
     """Rows of context: more where the data can teach more weights, whole seasons, at least three of them."""
     typical = float(np.median(lengths))
     length = min(typical * math.sqrt(len(lengths)) / 10, 8 * horizon, 336)
-    length = max(length, 3 * horizon, 3 * season)
+    length = max(length, 3 * horizon, min(3 * season, max(season, LONGEST_CONTEXT)))
     length = min(length, max(typical / 3, horizon, season))
     rows = max(1, int(length))
     if season > 1:

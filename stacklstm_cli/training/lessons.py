@@ -5,6 +5,7 @@ Shape letters: B batch, L context, H horizon, N series, W windows.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,9 @@ from stacklstm_cli.data.panel import Floats, Ints, Panel
 from stacklstm_cli.model.heads import Scaling
 from stacklstm_cli.model.network import NetworkSpec
 from stacklstm_cli.model.windows import Inputs, Windows, per_window
+
+CHUNK_NUMBERS = 2**19
+LEAST_CHUNK, MOST_CHUNK = 32, 1024
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,11 @@ class Lesson:
     """[B, 1] from the window's normalised units to the units of the loss."""
     scaling: Scaling
     """From the window's normalised units to those of the series; float64, where the windows lie."""
+
+
+def chunk_size(spec: NetworkSpec) -> int:
+    """Windows that are looked at together where no step is made, so that memory does not grow with the context."""
+    return max(LEAST_CHUNK, min(MOST_CHUNK, CHUNK_NUMBERS // (spec.context_length + spec.horizon)))
 
 
 class Lessons:
@@ -71,6 +80,11 @@ class Lessons:
         inputs = batch.inputs.to(device, dtype)
         return Lesson(inputs, moved(target), moved(known), moved(gain), scaling)
 
+    def chunks(self, *, exact: bool = False) -> Iterator[Lesson]:
+        """All windows, a bounded number at a time."""
+        for chosen in torch.split(torch.arange(len(self), device=self.series.device), chunk_size(self.windows.spec)):
+            yield self.batch(chosen, exact=exact)
+
     def thinned(self, most: int) -> Lessons:
         """At most `most` windows, evenly spread over all."""
         if len(self) <= most:
@@ -80,17 +94,27 @@ class Lessons:
         return Lessons(self.windows, origins, self.weights.cpu().numpy(), every_step=self.every_step)
 
 
+MOST_LESSONS = 2**20
+"""More windows than training ever draws; of more, this many are taken, evenly spread over all."""
+
+
 def lesson_origins(panel: Panel, first: Ints, last: Ints, spec: NetworkSpec) -> Origins:
-    """Every origin whose whole horizon lies in rows [first, last) of its series, in order.
+    """Every origin whose whole horizon lies in rows [first, last) of its series, in order; at most `MOST_LESSONS`.
 
     Its horizon and its context must each hold an observed value. `first`, `last` [N]; for training, `first` is
     also the least rows of context an origin must have.
     """
     horizon = spec.horizon
     room = np.maximum(last - horizon - first + 1, 0)  # [N]
-    series = np.repeat(np.arange(panel.n_series), room)  # [W]
-    rows = np.arange(room.sum()) - np.repeat(np.cumsum(room) - room, room) + np.repeat(first, room)  # [W]
-    seen = np.concatenate([[0], np.cumsum(~np.isnan(panel.values))])  # [R + 1]
+    ends = np.cumsum(room)
+    total = int(ends[-1])
+    places = np.arange(total) if total <= MOST_LESSONS else np.linspace(0, total - 1, MOST_LESSONS).astype(np.int64)
+    series = np.searchsorted(ends, places, side="right")  # [W]
+    rows = places - (ends - room)[series] + first[series]  # [W]
+    missing = np.isnan(panel.values)
+    if not missing.any():
+        return Origins(series[rows > 0], rows[rows > 0])
+    seen = np.concatenate([[0], np.cumsum(~missing, dtype=np.int32)])  # [R + 1]
     begin = panel.offsets[series] + rows  # [W]
     oldest = np.maximum(begin - spec.context_length, panel.offsets[series])  # [W]
     worth = (seen[begin + horizon] > seen[begin]) & (seen[begin] > seen[oldest])

@@ -24,7 +24,6 @@ from stacklstm_cli.training.runtime import Clock, Stopped
 
 WARM_STEPS = 3
 """Steps left out of the steady speed: they allocate memory and pick kernels."""
-VALIDATION_BATCH = 1024
 LEAST_IMPROVEMENT = 1e-4
 """Share by which a validation loss must fall to count as better."""
 
@@ -195,8 +194,7 @@ def validate(network: StackedRNN, average: WeightAverage, lessons: Lessons, head
     network.eval()
     total = known = 0.0
     with torch.no_grad():
-        for chosen in torch.split(torch.arange(len(lessons), device=lessons.series.device), VALIDATION_BATCH):
-            lesson = lessons.batch(chosen)
+        for lesson in lessons.chunks():
             count = float(lesson.known.sum())
             total += float(lesson_loss(network, lesson, head)) * count
             known += count

@@ -10,7 +10,6 @@ Shape letters: B batch, L context, H horizon, K raw numbers of the head.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -18,7 +17,7 @@ from torch import Tensor
 
 from stacklstm_cli.model.heads import build_head
 from stacklstm_cli.model.network import StackedRNN
-from stacklstm_cli.training.lessons import Lesson, Lessons
+from stacklstm_cli.training.lessons import Lessons
 
 MOST_WINDOWS = 20_000
 """More windows than this change a least-squares solution of a few hundred inputs by nothing one can see."""
@@ -26,7 +25,6 @@ MOST_JUDGED = 4096
 """Windows that choose the strength and give the quantiles of the residuals."""
 MOST_RESIDUALS = 2**24
 """More numbers than this, torch's quantile refused in older versions."""
-CHUNK = 2048
 SEASONS = 2
 """Seasons averaged by the forecast that a strong ridge shrinks to: half the noise of the seasonal naive one."""
 LARGEST_RESIDUAL = 10.0
@@ -84,7 +82,7 @@ def choose_start(lessons: Lessons, validation: Lessons, season: int) -> Start:
     weights = [path.weights(strength) for strength in strengths]  # each [L, H]
     totals = [0.0] * len(strengths)
     sample = validation.thinned(MOST_JUDGED)
-    for lesson in chunks(sample):
+    for lesson in sample.chunks(exact=True):
         for place, weight in enumerate(weights):
             error = lesson.target - lesson.gain * (lesson.inputs.context @ weight)  # [B, H]
             totals[place] += float((error.abs() * lesson.known).sum())
@@ -112,7 +110,7 @@ def solve(lessons: Lessons, season: int) -> Path:
     naive = seasonal_skip(spec.context_length, spec.horizon, season).to(lessons.windows.home)  # [L, H]
     gram = naive.new_zeros(spec.context_length, spec.context_length)  # [L, L]
     cross = torch.zeros_like(naive)  # [L, H]
-    for lesson in chunks(lessons.thinned(MOST_WINDOWS)):
+    for lesson in lessons.thinned(MOST_WINDOWS).chunks(exact=True):
         residual = lesson.target / lesson.gain - lesson.inputs.context @ naive  # [B, H]
         residual = residual.clamp(-LARGEST_RESIDUAL, LARGEST_RESIDUAL) * lesson.known
         weight = lesson.gain.square()  # [B, 1]
@@ -139,15 +137,9 @@ def finish(lessons: Lessons, strength: float | None, skip: Tensor) -> Start:
     left_over = torch.cat(
         [
             torch.where(lesson.known > 0, lesson.target / lesson.gain - lesson.inputs.context @ skip, math.nan)
-            for lesson in chunks(sample)
+            for lesson in sample.chunks(exact=True)
         ]
     )  # [W, H]
     spec = lessons.windows.spec
     bias = build_head(spec.loss, spec.quantiles, left_over.device).start(left_over)  # [H, K]
     return Start(strength, skip, bias)
-
-
-def chunks(lessons: Lessons) -> Iterator[Lesson]:
-    """All windows in float64, a bounded number at a time."""
-    for chosen in torch.split(torch.arange(len(lessons), device=lessons.series.device), CHUNK):
-        yield lessons.batch(chosen, exact=True)
