@@ -17,6 +17,7 @@ from stacklstm_cli.errors import UsageError
 
 MEDIAN = 0.5
 LOSSES = ("quantile", "mae", "mse", "huber", "student-t", "negative-binomial")
+POINT_LOSSES = ("mae", "mse", "huber")
 OUTPUT_FORMATS = ("auto", "table", "csv", "json", "ndjson", "markdown", "parquet")
 
 
@@ -154,9 +155,8 @@ class ModelConfig(Checked):
     )
     horizon: int | None = option(None, "Rows to forecast.", minimum=1, maximum=100_000)
     quantiles: tuple[float, ...] = option(
-        (0.1, 0.5, 0.9), "Quantiles to learn; 0.5 is always among them.", minimum=0.001, maximum=0.999
+        (), "Quantiles to learn, 0.1 and 0.9 if none is named; 0.5 always.", minimum=0.001, maximum=0.999
     )
-
     interval: tuple[float, ...] = option(
         (), "Central intervals to learn as well, in percent: 80 or 80,95.", minimum=0.2, maximum=99.8
     )

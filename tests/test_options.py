@@ -241,7 +241,7 @@ def test_help_shows_the_panels_in_order_with_defaults() -> None:
     app, _ = two_commands()
     text = CliRunner().invoke(app, ["train", "--help"], env={"COLUMNS": "200", "TERMINAL_WIDTH": "200"}).stdout
     assert text.index(" Model ") < text.index(" Output ")
-    for part in ("--hidden-size", "[default: 2]", "(from the data)", "0.1,0.5,0.9", "LIST", "--output", "-o", "-q"):
+    for part in ("--hidden-size", "[default: 2]", "(from the data)", "LIST", "--output", "-o", "-q"):
         assert part in text
 
 

@@ -63,7 +63,11 @@ def train(
     check_writable(path)
     check_output(output, path, *sources)
     panel = read(sources, data, reading, messages)
-    if network.min is None and np.nanmin(panel.values) >= 0:
+    below = int(np.nansum(panel.values < network.min)) if network.min is not None else 0
+    above = int(np.nansum(panel.values > network.max)) if network.max is not None else 0
+    if below or above:
+        messages.warning("values_out_of_bounds", f"{below + above} values of DATA are outside --min and --max")
+    if network.min is None and network.loss != "negative-binomial" and np.nanmin(panel.values) >= 0:
         messages.note("no value is negative; --min 0 keeps every forecast from falling below 0")
     plan = resolve(panel, network, training, metrics)
     for line in plan.explained():
@@ -104,7 +108,7 @@ def predict(
     check_output(output, path, *sources, *future)
     require_files([*sources, *future])
     saved = checkpoints.load(path)
-    panel = read(sources, DataConfig(), reading, messages, saved, path, config.future)
+    panel = read(sources, saved.data_config, reading, messages, saved, path, config.future)
     horizon = config.horizon or saved.spec.horizon
     if config.future_template:
         frame = future_template(panel, horizon)
@@ -129,7 +133,7 @@ def evaluate(
     check_output(output, path, *sources)
     require_files(sources)
     saved = checkpoints.load(path)
-    panel = read(sources, DataConfig(), reading, messages, saved, path)
+    panel = read(sources, saved.data_config, reading, messages, saved, path)
     scored = score(saved, panel, config, metrics, device)
     messages.note(EXPLANATIONS[scored.rows])
     if scored.rows == "holdout" and panel.fingerprint() != saved.data["fingerprint"]:

@@ -25,7 +25,7 @@ from stacklstm_cli.data.panel import Columns, Ints, Layout, Panel, Stored
 from stacklstm_cli.errors import UsageError
 from stacklstm_cli.files import write_atomically
 from stacklstm_cli.model.header import FORMAT, NO_DIGEST, cannot_read, damaged, sealed, verify
-from stacklstm_cli.model.inputs import DAYS_OF_CYCLE
+from stacklstm_cli.model.inputs import DAYS_OF_CYCLE, InputSpec
 from stacklstm_cli.model.layers import StackSpec, check_stack
 from stacklstm_cli.model.network import ROLES, NetworkSpec, StackedRNN
 
@@ -77,6 +77,11 @@ class Checkpoint:
     def stored(self) -> Stored:
         """What the reader must know of the training data."""
         return Stored(self.columns, self.step, self.time_form, self.spec.inputs.covariates)
+
+    @property
+    def data_config(self) -> DataConfig:
+        """The step that was typed for the training data; everything else of it is in `stored`."""
+        return DataConfig(freq=self.options.get("freq"))
 
     def reading(self, typed: ReadingConfig) -> ReadingConfig:
         """How the training data was read, where nothing else is typed."""
@@ -183,6 +188,10 @@ def require_sound(document: dict[str, Any], tensors: Weights) -> None:
     require(is_count(stack.input_size) and all(map(is_count, (*stack.hidden_sizes, *stack.dilations))), "stack")
     flags = (network["skip"], stack.bidirectional, stack.residual, stack.layer_norm, stack.attention)
     require(all(isinstance(flag, bool) for flag in flags), "stack")
+    width = network["patch_length"] * InputSpec.from_dict(network["inputs"]).row_width
+    require(stack.input_size == width, "input_size")
+    shares = (network["dropout"], stack.dropout, stack.recurrent_dropout)
+    require(all(is_number(share) and 0 <= share < 1 for share in shares), "dropout")
     check_stack(stack, -(-network["context_length"] // network["patch_length"]))
     require(network["gaps"] != "error", "gaps")
     options = {field.name for field in fields(ModelConfig)}

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from stacklstm_cli.config import MEDIAN, ForecastConfig, interval_quantiles
+from stacklstm_cli.config import MEDIAN, POINT_LOSSES, ForecastConfig, interval_quantiles
 from stacklstm_cli.data.origins import Origins
 from stacklstm_cli.data.panel import Floats, Panel
 from stacklstm_cli.errors import UsageError
@@ -24,7 +24,8 @@ def forecast_frame(forecaster: Forecaster, panel: Panel, config: ForecastConfig)
     a quantile that the model has not learned.
     """
     horizon = config.horizon or forecaster.spec.horizon
-    shown = wanted_quantiles(config, forecaster.spec.quantiles)
+    learned = () if forecaster.spec.loss in POINT_LOSSES else forecaster.spec.quantiles
+    shown = wanted_quantiles(config, learned)
     origins = Origins(np.arange(panel.n_series), panel.lengths)
     values = forecaster.forecast(panel, origins, horizon, [MEDIAN, *shown])  # [N, H, 1 + Q]
     positions = panel.ends[:, None] + np.arange(horizon)  # [N, H]
@@ -32,7 +33,7 @@ def forecast_frame(forecaster: Forecaster, panel: Panel, config: ForecastConfig)
 
 
 def wanted_quantiles(config: ForecastConfig, learned: Sequence[float]) -> list[float]:
-    """The quantile columns to write: those asked for, else all that were learned."""
+    """The quantile columns to write: those asked for, else all that were learned, none of a point forecast."""
     asked = {*config.quantiles, *interval_quantiles(config.interval)}
     if config.wide and asked:
         raise UsageError(

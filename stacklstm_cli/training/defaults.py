@@ -12,7 +12,7 @@ from typing import cast
 
 import numpy as np
 
-from stacklstm_cli.config import MEDIAN, MetricConfig, ModelConfig, TrainingConfig, interval_quantiles
+from stacklstm_cli.config import MEDIAN, POINT_LOSSES, MetricConfig, ModelConfig, TrainingConfig, interval_quantiles
 from stacklstm_cli.data.calendar import Step
 from stacklstm_cli.data.panel import Covariate, Ints, Panel
 from stacklstm_cli.errors import DataError, UsageError
@@ -24,6 +24,7 @@ from stacklstm_cli.training.parts import Parts, cut_parts
 
 MOST_STEPS = 16
 """LSTM steps over one context, where the patch is chosen here."""
+QUANTILES = (0.1, 0.9)
 LONGEST_HORIZON = 288
 LONGEST_CONTEXT = 1024
 """Rows, where they are chosen here."""
@@ -266,9 +267,10 @@ def plan_for(
 
 def learned_quantiles(model: ModelConfig) -> tuple[float, ...]:
     """The quantiles to forecast; of a loss that has none, the point alone. Raises `UsageError`."""
-    if model.loss not in ("mae", "mse", "huber"):
-        return tuple(sorted({*model.quantiles, *interval_quantiles(model.interval), MEDIAN}))
-    if model.interval or model.quantiles != ModelConfig.quantiles:
+    asked = {*model.quantiles, *interval_quantiles(model.interval)}
+    if model.loss not in POINT_LOSSES:
+        return tuple(sorted({*(model.quantiles or QUANTILES), *asked, MEDIAN}))
+    if asked:
         raise UsageError(
             f"--loss {model.loss} forecasts one number for each row and no quantiles.",
             hint="Leave out --quantiles and --interval, or train with --loss quantile or student-t.",
