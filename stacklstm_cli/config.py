@@ -30,11 +30,12 @@ def option(
     choices: tuple[str, ...] = (),
     short: str | None = None,
     parse: str = "",
+    unset: str = "",
 ) -> Any:
     """A dataclass field that is an option.
 
     `minimum` and `maximum` are inclusive and hold for each item of a tuple; `parse` names a special
-    spelling on the command line ("duration").
+    spelling on the command line ("duration"); `unset` says what happens where there is no default.
     """
     metadata = {
         "help": help,
@@ -43,8 +44,13 @@ def option(
         "choices": choices,
         "short": short,
         "parse": parse,
+        "unset": unset,
     }
     return dataclasses.field(default=default, metadata=metadata)
+
+
+FOUND = "from the data"
+"""What `unset` says of an option that is then chosen by what the data is like."""
 
 
 def option_name(field: dataclasses.Field[Any] | str) -> str:
@@ -104,29 +110,32 @@ def parse_duration(text: str) -> float:
 class DataConfig(Checked):
     """Which column is what, and the step between rows. What is not set is guessed, and the guess is said."""
 
-    time: tuple[str, ...] = option((), "Column of the time stamps; several (year,month,day) together.")
-    target: tuple[str, ...] = option((), "Column to forecast; several (a,b) in a wide file.")
-    id: tuple[str, ...] = option((), "Column naming the series in a long file; several (a,b) together.")
+    time: tuple[str, ...] = option((), "Column of the time stamps; several (year,month,day) together.", unset=FOUND)
+    target: tuple[str, ...] = option((), "Column to forecast; several (a,b) in a wide file.", unset=FOUND)
+    id: tuple[str, ...] = option((), "Column naming the series in a long file; several (a,b) together.", unset=FOUND)
     past: tuple[str, ...] = option((), "Covariates known up to now only, numbers or text; several as a,b.")
     known: tuple[str, ...] = option((), "Covariates known for the future too, numbers or text; several as a,b.")
     static: tuple[str, ...] = option((), "Covariates that never change within a series, numbers or text.")
-    freq: str | None = option(None, "Step between rows: 15min, h, D, B, W-SUN, MS, ME, QS, YS, or a whole number.")
+    freq: str | None = option(
+        None, "Step between rows: 15min, h, D, B, W-SUN, MS, ME, QS, YS, or a whole number.", unset=FOUND
+    )
 
 
 @dataclass(frozen=True)
 class ReadingConfig(Checked):
     """How the cells of DATA are written and what happens to its rows. Kept in the model; what is typed wins."""
 
-    delimiter: str | None = option(None, "Character between cells, or tab; default: found.")
-    decimal: str | None = option(None, "Decimal sign, . or ,; default: found.", choices=(".", ","))
-    encoding: str | None = option(None, "Encoding of the text, such as cp1252; default: found.")
-    date_format: str | None = option(None, "How time stamps are written, as in strptime: %d/%m/%Y; default: found.")
+    delimiter: str | None = option(None, "Character between cells, or tab.", unset="found")
+    decimal: str | None = option(None, "Decimal sign, . or ,.", choices=(".", ","), unset="found")
+    encoding: str | None = option(None, "Encoding of the text, such as cp1252.", unset="found")
+    date_format: str | None = option(None, "How time stamps are written, as in strptime: %d/%m/%Y.", unset="found")
     tz: str | None = option(None, "Time zone of local times, such as Europe/Berlin.")
     missing_value: tuple[str, ...] = option((), "Cells that stand for a missing value: -200 or -99,unknown.")
     duplicates: str | None = option(
         None,
-        "What a repeated time stamp with another value means; default: error.",
+        "What becomes of a repeated time stamp with another value.",
         choices=("error", "first", "last", "mean", "sum"),
+        unset="error",
     )
     aggregate: str | None = option(
         None, "Bring rows that are finer than --freq, or irregular, onto it.", choices=("mean", "sum", "last")
@@ -139,7 +148,7 @@ class ModelConfig(Checked):
 
     layers: int = option(2, "Recurrent layers stacked on each other.", minimum=1, maximum=64)
     hidden_size: tuple[int, ...] = option(
-        (), "Width of each layer; several (64,32) one by one.", minimum=1, maximum=8192
+        (), "Width of the layers; several (64,32) from bottom to top.", minimum=1, maximum=8192, unset=FOUND
     )
     cell: str = option("lstm", "Recurrent cell: lstm, gru, or rnn, the plain one.", choices=("lstm", "gru", "rnn"))
     bidirectional: bool = option(False, "Read the context from both ends.")
@@ -147,13 +156,17 @@ class ModelConfig(Checked):
     residual: bool = option(True, "Add the input of each layer but the first to its output.")
     layer_norm: bool = option(False, "Normalise the input of each layer but the first.")
     dilations: tuple[int, ...] = option((), "Steps between states, for each layer: 1,2,4.", minimum=1, maximum=100_000)
-    dropout: float | None = option(None, "Dropout between layers and before the head.", minimum=0, maximum=0.95)
-    recurrent_dropout: float = option(0.0, "Dropout of the weights from state to state.", minimum=0, maximum=0.95)
-    context_length: int | None = option(None, "Rows the network sees before each forecast.", minimum=1, maximum=100_000)
-    patch_length: int | None = option(
-        None, "Rows per LSTM step; 1 is the plain step-by-step LSTM.", minimum=1, maximum=10_000
+    dropout: float | None = option(
+        None, "Dropout between layers and before the head.", minimum=0, maximum=0.95, unset=FOUND
     )
-    horizon: int | None = option(None, "Rows to forecast.", minimum=1, maximum=100_000)
+    recurrent_dropout: float = option(0.0, "Dropout of the weights from state to state.", minimum=0, maximum=0.95)
+    context_length: int | None = option(
+        None, "Rows the network sees before each forecast.", minimum=1, maximum=100_000, unset=FOUND
+    )
+    patch_length: int | None = option(
+        None, "Rows per LSTM step; 1 is the plain step-by-step LSTM.", minimum=1, maximum=10_000, unset=FOUND
+    )
+    horizon: int | None = option(None, "Rows to forecast.", minimum=1, maximum=100_000, unset=FOUND)
     quantiles: tuple[float, ...] = option(
         (), "Quantiles to learn, 0.1 and 0.9 if none is named; 0.5 always.", minimum=0.001, maximum=0.999
     )
@@ -183,12 +196,16 @@ class TrainingConfig(Checked):
     max_time: float | None = option(
         None, "Longest training time, from the first step on: 90s, 10m, 1h.", minimum=0, parse="duration"
     )
-    batch_size: int | None = option(None, "Windows per optimiser step.", minimum=1, maximum=1_000_000)
-    learning_rate: float | None = option(None, "Step size of AdamW.", minimum=1e-8, maximum=10)
-    weight_decay: float | None = option(None, "Weight decay of AdamW.", minimum=0, maximum=10)
+    batch_size: int | None = option(None, "Windows per optimiser step.", minimum=1, maximum=1_000_000, unset=FOUND)
+    learning_rate: float | None = option(None, "Step size of AdamW.", minimum=1e-8, maximum=10, unset=FOUND)
+    weight_decay: float | None = option(None, "Weight decay of AdamW.", minimum=0, maximum=10, unset=FOUND)
     grad_clip: float = option(1.0, "Largest norm of a gradient; 0 does not clip.", minimum=0)
-    patience: int | None = option(None, "Validations without improvement before training stops.", minimum=1)
-    holdout: int | None = option(None, "Last rows of each series kept to judge the model; 0 skips judging.", minimum=0)
+    patience: int | None = option(
+        None, "Validations without improvement before training stops.", minimum=1, unset=FOUND
+    )
+    holdout: int | None = option(
+        None, "Last rows of each series kept to judge the model; 0 skips judging.", minimum=0, unset=FOUND
+    )
     refit: bool = option(True, "Refit on all rows after judging, for the number of steps found.")
     seed: int = option(0, "Seed of everything random.", minimum=0, maximum=2**63 - 1)
 
@@ -222,7 +239,9 @@ class EvaluationConfig(Checked):
 class MetricConfig(Checked):
     """How errors are scaled and reported."""
 
-    seasonality: int | None = option(None, "Rows in a season, for seasonal naive, MASE and RMSSE.", minimum=1)
+    seasonality: int | None = option(
+        None, "Rows in a season, for seasonal naive, MASE and RMSSE.", minimum=1, unset=FOUND
+    )
     per_series: bool = option(False, "Report the metrics of each series too.")
 
 

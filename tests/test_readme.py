@@ -35,6 +35,7 @@ def options_table() -> str:
                 default = ",".join(map(str, field.default)) if isinstance(field.default, tuple) else field.default
                 if default is None or isinstance(default, bool):
                     default = {None: "", True: "on", False: "off"}[default]
+                default = default or field.metadata["unset"]
                 help_text = field.metadata["help"].replace("|", "\\|")
                 lines.append(f"| {command} | `{config.option_name(field)}` | {default} | {help_text} |")
     return "\n".join(lines)

@@ -18,17 +18,12 @@ from typer.core import TyperOption
 
 from stacklstm_cli.cli.messages import Messages
 from stacklstm_cli.config import (
-    DataConfig,
-    MetricConfig,
-    ModelConfig,
-    TrainingConfig,
     check_bounds,
     option_name,
     parse_duration,
 )
 from stacklstm_cli.errors import UsageError
 
-_CHOSEN_FROM_DATA = (DataConfig, ModelConfig, TrainingConfig, MetricConfig)
 _EXPECTED: dict[Any, str] = {
     int: "a whole number",
     float: "a number",
@@ -96,11 +91,10 @@ def _parameter(reader: _Reader, config: type) -> inspect.Parameter:
         names[0] += f"/--no-{names[0][2:]}"
     unset: Any = field.default
     default = ",".join(map(str, unset)) or None if listed else unset
-    chosen = default is None and config in _CHOSEN_FROM_DATA and not duration
     option = typer.Option(
         *names,
         help=field.metadata["help"],
-        show_default="from the data" if chosen else True,
+        show_default=field.metadata["unset"] or True,
         parser=None if kind is bool else reader,
         metavar="LIST" if listed else "DURATION" if duration else None,
         autocompletion=(lambda: list(choices)) if choices else None,
