@@ -160,6 +160,9 @@ class ModelConfig(Checked):
         None, "Dropout between layers and before the head.", minimum=0, maximum=0.95, unset=FOUND
     )
     recurrent_dropout: float = option(0.0, "Dropout of the weights from state to state.", minimum=0, maximum=0.95)
+    forget_bias: float | None = option(
+        None, "What the forget gates of an LSTM start with: 1 remembers longer.", minimum=-10, maximum=10, unset=FOUND
+    )
     context_length: int | None = option(
         None, "Rows the network sees before each forecast.", minimum=1, maximum=100_000, unset=FOUND
     )
@@ -266,4 +269,5 @@ class ForecastConfig(Checked):
     )
     future: str | None = option(None, "File with the future rows of the known covariates.")
     future_template: bool = option(False, "Write the future rows of the known covariates to fill in, and no forecast.")
+    attention_weights: bool = option(False, "Write how much each step of the context counts, and no forecast.")
     wide: bool = option(False, "One column per series, as in a wide input; point forecasts only.")

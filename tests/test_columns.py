@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 
 from stacklstm_cli.config import DataConfig
-from stacklstm_cli.data.columns import find_columns, kind_of
+from stacklstm_cli.data.columns import find_columns
+from stacklstm_cli.data.sample import kind_of
 from stacklstm_cli.errors import DataError, UsageError
 
 
@@ -134,10 +135,18 @@ def test_time_split_over_columns():
 
 
 def test_columns_that_may_tell_series_apart_are_known():
-    assert find(WIDE)[4].possible_ids == ("note",)
-    assert find(WIDE, known=("note",))[4].possible_ids == ()
-    repeated = "date,same,plant,v\n" + "".join(f"2024-01-0{day},x,{plant},1.5\n" for day in (1, 2) for plant in (1, 2))
+    repeated = "date,same,plant,v\n" + "".join(
+        f"2024-01-0{day},x,{plant},1.5\n" for day in (1, 2, 3) for plant in (1, 2)
+    )
     assert find(repeated)[4].possible_ids == ("plant",)
+    assert find(repeated, known=("plant",))[4].possible_ids == ()
+
+
+def test_texts_that_make_no_regular_series_are_not_proposed_as_names_of_series():
+    """A note of each row, and two rows for each name."""
+    assert find(WIDE)[4].possible_ids == ()
+    pairs = "date,plant,v\n" + "".join(f"2024-01-0{day},{plant},1.5\n" for day in (1, 2) for plant in (1, 2))
+    assert find(pairs)[4].possible_ids == ()
 
 
 @pytest.mark.parametrize("name", ["store_nbr", "plantID", "Customer No", "station", "code"])

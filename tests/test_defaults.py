@@ -181,6 +181,7 @@ MODEL_CASES: dict[str, tuple[dict[str, Any], Callable[[Plan], Any], Any]] = {
     "attention": ({"attention": True}, lambda plan: plan.spec.stack.attention, True),
     "residual": ({"residual": False}, lambda plan: plan.spec.stack.residual, False),
     "layer_norm": ({"layer_norm": True}, lambda plan: plan.spec.stack.layer_norm, True),
+    "forget_bias": ({"forget_bias": 0.25}, lambda plan: plan.spec.stack.forget_bias, 0.25),
     "dilations": ({"dilations": (1, 2)}, lambda plan: plan.spec.stack.dilations, (1, 2)),
     "dropout": ({"dropout": 0.0}, lambda plan: (plan.spec.dropout, plan.spec.stack.dropout), (0.0, 0.0)),
     "recurrent_dropout": ({"recurrent_dropout": 0.3}, lambda plan: plan.spec.stack.recurrent_dropout, 0.3),
@@ -497,3 +498,15 @@ def test_holidays_that_cannot_be_found_are_wrong_usage(frequency: str, place: st
     with pytest.raises(UsageError, match=f"--holidays {place}") as caught:
         plan_of([1000], frequency, model={"holidays": place})
     assert (caught.value.exit_status, caught.value.code) == (2, code)
+
+
+def test_forget_gates_start_open_over_many_steps_only() -> None:
+    """Up to 16 steps at 0, over more at 1, so that the oldest ones are not forgotten before learning begins."""
+
+    def bias(context: int, patch: int) -> float:
+        model = ModelConfig(context_length=context, patch_length=patch, horizon=3)
+        return plan_for(
+            np.asarray([400]), Step("second", 3600), model, TrainingConfig(), MetricConfig()
+        ).spec.stack.forget_bias
+
+    assert [bias(16, 1), bias(17, 1), bias(48, 3), bias(49, 3)] == [0.0, 1.0, 0.0, 1.0]

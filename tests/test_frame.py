@@ -15,7 +15,8 @@ from stacklstm_cli.data.origins import Origins
 from stacklstm_cli.data.panel import Columns, Panel
 from stacklstm_cli.errors import UsageError
 from stacklstm_cli.model.forecaster import Forecaster
-from stacklstm_cli.model.frame import forecast_frame, quantile_name
+from stacklstm_cli.model.frame import attention_frame, forecast_frame, quantile_name
+from stacklstm_cli.model.windows import Windows
 
 FORECASTER = Forecaster(shaken_network(small_spec(), dtype=torch.float32), torch.device("cpu"))
 QUANTILES = ["q10", "q50", "q90"]
@@ -149,3 +150,23 @@ class TestWide:
     def test_has_no_room_for_quantiles(self, more: ForecastConfig) -> None:
         with pytest.raises(UsageError, match="--wide"):
             forecast_frame(FORECASTER, wide([0, 0]), more)
+
+
+def test_attention_weights_stand_beside_the_last_row_of_each_step() -> None:
+    """Three steps of two rows, the newest last; what the network says, 1 in total for each series."""
+    forecaster = Forecaster(shaken_network(small_spec(attention=True), dtype=torch.float32), torch.device("cpu"))
+    panel = make_panel(wave(30), wave(20), starts=[0, 5])
+    frame = attention_frame(forecaster, panel)
+    assert list(frame.columns) == ["id", "ds", "weight"]
+    assert frame["ds"].tolist() == panel.stamps([25, 27, 29, 20, 22, 24])
+    origins = Origins(np.arange(2), panel.lengths)
+    batch = Windows(panel, forecaster.spec, torch.device("cpu")).batch(
+        torch.tensor([0, 1]), torch.tensor(panel.lengths)
+    )
+    inputs = batch.inputs.to(torch.device("cpu"), torch.float32)
+    outputs = forecaster.network.stack(forecaster.network.patches(inputs))
+    expected = forecaster.network.stack.attention_weights(outputs).detach().numpy()
+    np.testing.assert_allclose(frame["weight"].to_numpy().reshape(2, 3), expected, rtol=1e-6)
+    np.testing.assert_allclose(forecaster.attention_weights(panel, origins).sum(1), 1, rtol=1e-6)
+    with pytest.raises(UsageError, match="no attention"):
+        attention_frame(FORECASTER, panel)

@@ -124,3 +124,210 @@ def test_years_side_by_side_with_a_time_column_are_series(read: Read) -> None:
 def test_words_of_offices_for_missing(read: Read, word: str) -> None:
     panel = read("day,v\n" + "".join(f"2024-01-{at:02d},{word if at == 9 else at}\n" for at in range(1, 29)))
     assert np.flatnonzero(np.isnan(panel.values)).tolist() == [8]
+
+
+# --- time ---
+
+DAYS = pd.date_range("2024-01-01", periods=60)
+
+
+def column(name: str, dates: pd.DatetimeIndex, form: str) -> str:
+    """A file of one series whose time stands in a form."""
+    return f"{name},v\n" + "".join(f"{text},{at % 7}.5\n" for at, text in enumerate(dates.strftime(form)))
+
+
+@pytest.mark.parametrize("name", ["date", "when"])
+def test_a_typed_form_alone_shows_the_time(read: Read, name: str) -> None:
+    """Also under a name that says nothing, and beside dates of another form."""
+    panel = read(column(name, DAYS, "%d|%m|%Y"), date_format="%d|%m|%Y")
+    assert following(panel) == {name: ["01|03|2024"]}
+    both = f"made,{name},v\n" + "".join(f"2020-01-01,{text},1\n" for text in DAYS.strftime("%d|%m|%Y"))
+    assert read(both, date_format="%d|%m|%Y").columns.time == (name,)
+
+
+def test_a_form_that_no_cell_has_is_refused(read: Read) -> None:
+    text = column("date", DAYS, "%d|%m|%Y")
+    assert "--date-format" in refused(DataError, "unreadable_time", read, text)
+    said = refused(DataError, "bad_timestamp", read, text, date_format="%d.%m.%Y")
+    assert "line 2, column 'date': '01|01|2024'" in said
+    other = column("when", DAYS, "%d|%m|%Y")
+    assert "'%d.%m.%Y'" in refused(UsageError, "bad_date_format", read, other, date_format="%d.%m.%Y")
+
+
+@pytest.mark.parametrize(
+    ("name", "form", "after"),
+    [
+        ("date", "%y%m%d", "240301"),
+        ("Tag", "%y%m%d", "240301"),
+        ("date", "%Y%m%d.0", "20240301.0"),
+        ("x", "%Y%m%d.0", "20240301.0"),
+        ("date", "%y%m%d.0", "240301.0"),
+    ],
+)
+def test_dates_of_digits_are_no_counter(read: Read, name: str, form: str, after: str) -> None:
+    """A counter would have 41 false gaps between January and March."""
+    panel = read(column(name, DAYS, form))
+    assert panel.step.label == "1 day"
+    assert panel.lengths.tolist() == [60]
+    assert following(panel) == {name: [after]}
+
+
+@pytest.mark.parametrize(
+    ("name", "first", "rows", "label"),
+    [
+        ("t", 240101, 31, "1 step"),
+        ("date", 240101, 31, "1 day"),
+        ("date", 240101, 60, "1 step"),
+        ("t", 7, 60, "1 step"),
+    ],
+)
+def test_what_counts_up_evenly_is_a_counter(read: Read, name: str, first: int, rows: int, label: str) -> None:
+    """Within one month both are as regular, and the name of the column tells; 240132 is no date."""
+    panel = read(f"{name},v\n" + "".join(f"{first + at},{at % 7}.5\n" for at in range(rows)))
+    assert panel.step.label == label
+    assert panel.lengths.tolist() == [rows]
+
+
+@pytest.mark.parametrize(
+    ("form", "freq", "options"),
+    [
+        ("%Y-%m-%d", "h", {}),
+        ("%Y-%m-%d", "12h", {}),
+        ("%Y-%m-%d", "18h", {"aggregate": "mean"}),
+        ("%Y-%m-%d %H:%M", "s", {}),
+        ("%y%m%d", "h", {}),
+    ],
+)
+def test_a_step_that_the_stamps_cannot_show_is_refused(read: Read, form: str, freq: str, options: dict) -> None:
+    said = refused(UsageError, "bad_freq", read, column("date", DAYS, form), freq=freq, **options)
+    assert f"--freq {freq} is finer than the time stamps are written" in said
+
+
+@pytest.mark.parametrize(
+    ("form", "freq", "tz"), [("%Y-%m-%d", "D", None), ("%Y-%m-%d", "W", None), ("%d.%m.%Y %H:%M", "h", "Europe/Berlin")]
+)
+def test_a_step_that_the_stamps_can_show_is_read(read: Read, form: str, freq: str, tz: str | None) -> None:
+    """Also where the next hours stand twice on the clocks of the zone."""
+    dates = pd.date_range(end="2024-10-27 01:00" if tz else "2024-10-27", periods=60, freq=freq)
+    assert read(column("date", dates, form), freq=freq, **({"tz": tz} if tz else {})).lengths.tolist() == [60]
+
+
+WEEKS = pd.date_range("2019-01-07", periods=150, freq="W-MON")
+HOURS = pd.date_range("2024-01-01", periods=480, freq="h")
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "code", "time", "form", "after"),
+    [
+        (
+            "year,week,v\n" + "".join(f"{day.isocalendar()[0]},{day.isocalendar()[1]},1\n" for day in WEEKS),
+            *(UsageError, "which_time", "year,week", "%G %V"),
+            {"year": ["2021"], "week": ["47"]},
+        ),
+        (
+            "date,hour,v\n" + "".join(f"{hour:%Y-%m-%d},{hour:%H%M},{at}\n" for at, hour in enumerate(HOURS)),
+            *(DataError, "duplicate_timestamps", "date,hour", "%Y-%m-%d %H%M"),
+            {"date": ["2024-01-21"], "hour": ["0000"]},
+        ),
+    ],
+    ids=["weeks", "hours"],
+)
+def test_time_split_in_two_is_proposed_and_can_be_typed(
+    read: Read, text: str, error: type, code: str, time: str, form: str, after: dict[str, list[str]]
+) -> None:
+    """Years and weeks would else be series of their own."""
+    said = refused(error, code, read, text)
+    assert f"--time {time} --date-format '{form}'" in said
+    assert "--id" not in said
+    panel = read(text, time=tuple(time.split(",")), date_format=form)
+    assert following(panel) == after
+    assert panel.lengths.tolist() == [text.count("\n") - 1]
+
+
+def test_a_week_that_is_a_covariate_is_no_time(read: Read) -> None:
+    """Rows are steps where the columns that might hold the time have been given another role."""
+    text = "year,week,v\n" + "".join(f"{2020 + at // 52},{at % 52 + 1},{at % 7}\n" for at in range(156))
+    panel = read(text, past=("week",), target=("v",))
+    assert panel.step.label == "1 step"
+    assert panel.lengths.tolist() == [156]
+
+
+# --- what may tell series apart ---
+
+
+def interleaved(rows: int) -> str:
+    """Two sensors in one file sorted by time; each reports once an hour, some seconds late."""
+    late = np.random.default_rng(0).integers(0, 240, (2, rows))
+    parts = [
+        pd.DataFrame(
+            {
+                "at": pd.date_range("2024-03-01", periods=rows, freq="h") + pd.to_timedelta(late[at], "s"),
+                "sensor": name,
+                "level": at,
+            }
+        )
+        for at, name in enumerate(("door", "roof"))
+    ]
+    return pd.concat(parts).sort_values("at", kind="stable").to_csv(index=False)
+
+
+def test_series_that_take_turns_are_proposed(read: Read) -> None:
+    """Neither a guess nor silence: their mean would be that of both."""
+    text = interleaved(40)
+    assert "If 'sensor' tells several series apart: --id sensor" in refused(DataError, "irregular_time", read, text)
+    mixed = read(text, freq="h", aggregate="mean")
+    assert any("'sensor'" in note and "--id sensor" in note for note in mixed.notes)
+    apart = read(text, freq="h", aggregate="mean", id=("sensor",))
+    assert sorted(apart.keys) == [("door",), ("roof",)]
+    assert not any("--id" in note for note in apart.notes)
+
+
+def test_series_below_the_first_rows_are_found_where_stamps_are_irregular(read: Read) -> None:
+    """The first 2000 rows hold one sensor only; the message names it, as no guess by these rows alone could."""
+    parts = [
+        pd.DataFrame({"sensor": name, "at": pd.date_range(first, periods=2500, freq=freq).astype(str), "v": 1})
+        for name, first, freq in (("a", "2024-01-01", "h"), ("b", "2023-06-01", "45min"))
+    ]
+    assert "series 'a', times" in refused(DataError, "irregular_time", read, pd.concat(parts).to_csv(index=False))
+
+
+def test_the_weather_of_an_hour_names_no_series(read: Read) -> None:
+    """Two rows for one hour: a repeat to settle, though the weather would tell them apart."""
+    weather = np.random.default_rng(1).choice(["clear", "cloudy", "rain", "mist"], 200)
+    hours = pd.date_range("2024-01-01", periods=199, freq="h").insert(100, pd.Timestamp("2024-01-05 03:00"))
+    weather[100], weather[99] = "snow", "rain"
+    frame = pd.DataFrame({"date_time": hours, "weather": weather, "traffic": np.arange(200)})
+    said = refused(DataError, "duplicate_timestamps", read, frame.to_csv(index=False))
+    assert "--id" not in said
+    assert "--duplicates first" in said
+
+
+# --- wording ---
+
+
+def test_long_cells_are_cut_in_messages(read: Read) -> None:
+    days = DAYS.strftime("%Y-%m-%d").tolist()
+    for row, column_of in ((f"{'x' * 500},1\n", "day"), (f"{days[9]},{'1x' * 300}\n", "v")):
+        text = "day,v\n" + "".join(row if at == 9 else f"{day},{at}\n" for at, day in enumerate(days))
+        code = "bad_timestamp" if column_of == "day" else "not_a_number"
+        message = refused(DataError, code, read, text).split("\n")[0]
+        assert f"line 11, column {column_of!r}" in message
+        assert len(message) < 300
+
+
+def test_a_word_among_numbers_can_be_made_missing(read: Read) -> None:
+    rows = "".join(f"{day},{'closed' if at == 9 else at}\n" for at, day in enumerate(DAYS.strftime("%Y-%m-%d")))
+    assert "--missing-value closed" in refused(DataError, "not_a_number", read, "day,v\n" + rows)
+    assert np.isnan(read("day,v\n" + rows, missing_value=("closed",)).values[9])
+
+
+def test_ignored_columns_named_by_numbers_stand_in_quotes(read: Read) -> None:
+    text = "day,2019,note,v\n" + "".join(f"{day},{at},a,{at}\n" for at, day in enumerate(DAYS.strftime("%Y-%m-%d")))
+    assert read(text, target=("v",)).notes[0].endswith("ignored: '2019', note")
+
+
+def test_partial_sums_name_the_step(read: Read) -> None:
+    hours = pd.date_range("2024-01-01 05:00", periods=200, freq="h").strftime("%Y-%m-%d %H:%M")
+    text = "at,v\n" + "".join(f"{hour},1\n" for hour in hours)
+    notes = read(text, freq="D", aggregate="sum").notes
+    assert any("cover only a part of their step of 1 day" in note for note in notes)

@@ -141,6 +141,7 @@ def ends_well(folder: Path, seed: int) -> None:
     else:
         errors = [line for line in lines if line.startswith("error: ")]
         assert len(errors) == 1, f"{what}: {done.stderr}"
+        assert errors[0].count(str(path)) <= 1, f"{what}: {errors[0]}"
         assert len(errors[0].replace(str(path), "")) > 20, errors[0]
         assert all(line.startswith(("error: ", "hint: ", "note: ", "warning: ")) for line in lines), done.stderr
 

@@ -402,7 +402,7 @@ def test_dropout_acts_in_training_only(changes: dict[str, Any]) -> None:
 def test_starting_weights(cell: Cell, changes: dict[str, Any]) -> None:
     """Orthogonal from state to state, Glorot's bounds from the input, biases 0 but the forget gate's, gate by gate."""
     torch.manual_seed(0)
-    stack = Stack(spec_of(cell=cell, hidden_sizes=(16, 16), **changes))
+    stack = Stack(spec_of(cell=cell, hidden_sizes=(16, 16), forget_bias=1.5, **changes))
     biases: dict[str, Tensor] = {}
     seen = set()
     for name, parameter in stack.named_parameters():
@@ -421,7 +421,7 @@ def test_starting_weights(cell: Cell, changes: dict[str, Any]) -> None:
     assert {"weight_ih", "weight_hh"} <= seen
     for total in biases.values():
         for gate, block in enumerate(total.chunk(GATES[cell])):
-            assert (block == (1.0 if cell == "lstm" and gate == 1 else 0.0)).all()
+            assert (block == (1.5 if cell == "lstm" and gate == 1 else 0.0)).all()
 
 
 def test_the_start_depends_on_the_seed_alone() -> None:

@@ -25,7 +25,10 @@ FORMS = [
     ("03/25/2024", "%m/%d/%Y"), ("25-03-24", "%d-%m-%y"), ("3/25/2024 6:05 PM", "%m/%d/%Y %I:%M %p"),
     ("20240305", "%Y%m%d"), ("202403", "%Y%m"), ("2024-03", "%Y-%m"), ("Mar 2024", "%b %Y"), ("Mar-24", "%b-%y"),
     ("05 Mar 2024", "%d %b %Y"), ("05MAR2024", "%d%b%Y"), ("March 2024", "%B %Y"), ("2024Q1", "%YQ%q"),
-    ("2024-Q1", "%Y-Q%q"),
+    ("2024-Q1", "%Y-Q%q"), ("Q1-2024", "Q%q-%Y"), ("2024M03", "%YM%m"), ("2024-M03", "%Y-M%m"), ("Mar2024", "%b%Y"),
+    ("20240305T1830", "%Y%m%dT%H%M"), ("20240305T183015", "%Y%m%dT%H%M%S"), ("25.03.2024 18.30", "%d.%m.%Y %H.%M"),
+    ("25.03.2024 18.30.15", "%d.%m.%Y %H.%M.%S"), ("Mon 25 Mar 2024", "%a %d %b %Y"),
+    ("Monday, 25 March 2024", "%A, %d %B %Y"), ("TUE 05 MAR 2024", "%a %d %b %Y"), ("Mon 2024-03-25", "%a %Y-%m-%d"),
 ]  # fmt: skip
 
 
@@ -132,6 +135,40 @@ def test_compact_hours():
     reading = find_forms(words("2024010100", "2024010123", "2024020115"))[0]
     assert str(reading.clock[1]) == "2024-01-01T23:00:00.000000"
     assert reading.form.texts(reading.clock) == ["2024010100", "2024010123", "2024020115"]
+
+
+@pytest.mark.parametrize(
+    ("texts", "kinds"),
+    [
+        (("240131", "240201"), ["integer", "datetime"]),
+        (("240131", "240132"), ["integer"]),
+        (("240131.0", "240201.0"), ["integer", "datetime"]),
+        (("20240131.0", "20240201.0"), ["datetime"]),
+        (("202401.0", "202402.0"), ["datetime"]),
+    ],
+)
+def test_numbers_that_may_be_dates(texts, kinds):
+    """Six digits may be both; each reading is written back with the zeros that pandas puts behind the point."""
+    readings = find_forms(words(*texts))
+    assert [reading.form.kind for reading in readings] == kinds
+    for reading in readings:
+        assert tuple(reading.form.texts(reading.form.parse(words(*texts)))) == texts
+
+
+def test_six_digits_look_like_dates_only_beyond_a_month():
+    """What counts up from 240101 to 240131 may be anything; further on it would hold days that are none."""
+    january = [f"2401{day:02d}" for day in range(1, 32)]
+    february = [f"2402{day:02d}" for day in range(1, 30)]
+    assert not looks_like_time(january)
+    assert looks_like_time(january + february)
+    assert not looks_like_time([str(number) for number in range(240101, 240230)])
+    assert not looks_like_time(["110101", "120229"])
+
+
+def test_weeks_without_a_leading_zero():
+    """In a column of their own."""
+    form = find_forms(words("2024 1", "2024 10"), formats=typed_formats("%G %V", 2))[0].form
+    assert form.texts(form.parse(words("2024 9", "2024 52"))) == ["2024 9", "2024 52"]
 
 
 @pytest.mark.parametrize("shown", ["Jan-{:02d}", "Jan {:02d}"])

@@ -37,7 +37,7 @@ from stacklstm_cli.evaluation.scoring import evaluate as score
 from stacklstm_cli.files import check_writable
 from stacklstm_cli.model import checkpoint as checkpoints
 from stacklstm_cli.model.forecaster import Forecaster
-from stacklstm_cli.model.frame import forecast_frame
+from stacklstm_cli.model.frame import attention_frame, forecast_frame
 from stacklstm_cli.model.inputs import unknown_categories
 from stacklstm_cli.training import runtime as machine
 
@@ -110,11 +110,14 @@ def predict(
     saved = checkpoints.load(path)
     panel = read(sources, saved.data_config, reading, messages, saved, path, config.future)
     horizon = config.horizon or saved.spec.horizon
+    forecaster = Forecaster(saved.network(saved.final), device)
     if config.future_template:
         frame = future_template(panel, horizon)
+    elif config.attention_weights:
+        frame = attention_frame(forecaster, panel)
     else:
         require_known(panel, horizon)
-        frame = forecast_frame(Forecaster(saved.network(saved.final), device), panel, config)
+        frame = forecast_frame(forecaster, panel, config)
     write_forecast(frame, output, finished(forecast_document(path, panel, saved), messages))
 
 

@@ -13,10 +13,10 @@ import numpy as np
 import pandas as pd
 
 from stacklstm_cli.data.calendar import Step
-from stacklstm_cli.data.columns import quoted
 from stacklstm_cli.data.gridding import Grid, Rows, count_of, refuse_long
 from stacklstm_cli.data.panel import Columns, Covariate, Covered, Ints, Panel, Role
 from stacklstm_cli.data.patterns import Words
+from stacklstm_cli.data.wording import quoted, shown
 from stacklstm_cli.errors import DataError, UsageError
 
 ROLES: tuple[Role, ...] = ("past", "known", "static")
@@ -68,10 +68,11 @@ def static_values(rows: Rows, covariates: Sequence[Covariate]) -> Covered:
 
 
 def _changes(rows: Rows, covariate: Covariate, value: Covered, row: int, other: int) -> DataError:
-    first, second = (cell_of(covariate, float(value[place])) for place in (row, other))
+    cells = (cell_of(covariate, float(value[place])) for place in (row, other))
+    first, second = (shown(cell) if isinstance(cell, str) else repr(cell) for cell in cells)
     return DataError(
-        f"{rows.both_places(row, other)}: {rows.name(row)}static column {covariate.name!r} holds {first!r} and "
-        f"{second!r}; expected one value in the whole series.",
+        f"{rows.both_places(row, other)}: {rows.name(row)}static column {covariate.name!r} holds {first} and "
+        f"{second}; expected one value in the whole series.",
         hint=f"If it changes in time, name it with --known {quoted(covariate.name)} (or --past); else mend the cells.",
         code="static_changes",
     )

@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 
 from stacklstm_cli.data.calendar import Step, TimeForm
-from stacklstm_cli.data.columns import quoted
 from stacklstm_cli.data.panel import Columns, Covered, Floats, Ints
 from stacklstm_cli.data.patterns import Stamps
 from stacklstm_cli.data.table import Table
@@ -116,7 +115,7 @@ def without_repeats(
     duplicates: str | None,
     columns: Columns,
     form: TimeForm,
-    possible_ids: Sequence[str],
+    ways: Sequence[str],
     notes: list[str],
     *,
     aggregated: bool,
@@ -124,8 +123,8 @@ def without_repeats(
     """One row for each time of a series, and how many rows repeated another's time.
 
     Rows that are equal in all values are dropped. What becomes of others `duplicates` says; without it they
-    are a `DataError`, or stay where they are to be `aggregated` with the other rows of their bin. `possible_ids`
-    are columns that may tell apart what looks like repeats.
+    are a `DataError`, or stay where they are to be `aggregated` with the other rows of their bin. `ways` are
+    what may be typed where rows only look like repeats.
     """
     new = _new_groups(rows.codes, stamps)
     repeats = int(new.size - np.count_nonzero(new))
@@ -138,7 +137,7 @@ def without_repeats(
         return _one_each(rows, starts, duplicates), stamps[starts], repeats
     other = _differing(rows, new)
     if other.any() and not (aggregated and duplicates is None):
-        raise _repeated(rows, stamps, other, columns, form, possible_ids)
+        raise _repeated(rows, stamps, other, columns, form, ways)
     dropped = ~new
     if other.any():
         group = np.cumsum(new) - 1
@@ -172,7 +171,7 @@ def _unequal(value: Floats | Covered) -> Flags:
 
 
 def _repeated(
-    rows: Rows, stamps: Stamps, other: Flags, columns: Columns, form: TimeForm, possible_ids: Sequence[str]
+    rows: Rows, stamps: Stamps, other: Flags, columns: Columns, form: TimeForm, ways: Sequence[str]
 ) -> DataError:
     row = int(np.argmax(other))
     names = (*columns.targets, *columns.past, *columns.known, *columns.static)
@@ -187,19 +186,17 @@ def _repeated(
     return DataError(
         f"{rows.both_places(row - 1, row)}: {rows.name(row)}time {form.texts(stamps[row : row + 1])[0]} stands "
         f"twice, {what}; expected one row for each time ({count_of(int(np.count_nonzero(other)), 'such row')}).",
-        hint=_ways_out(stamps[other], form, possible_ids),
+        hint=_ways_out(stamps[other], form, ways),
         code="duplicate_timestamps",
     )
 
 
-def _ways_out(repeats: Stamps, form: TimeForm, possible_ids: Sequence[str]) -> str:
+def _ways_out(repeats: Stamps, form: TimeForm, meant: Sequence[str]) -> str:
     """What to type where time stamps stand twice."""
     ways = []
     if not form.zone and repeats_look_like_dst(repeats):
         ways.append("if clocks repeat this hour in autumn, name their zone: --tz Europe/Berlin")
-    if possible_ids:
-        name = possible_ids[0]
-        ways.append(f"if {name!r} tells several series apart: --id {quoted(name)}")
+    ways += meant
     ways.append("if one of the rows or their mean or sum is meant: --duplicates first, last, mean or sum")
     hint = "; ".join(ways)
     return hint[0].upper() + hint[1:] + "."
@@ -288,7 +285,8 @@ def _without_partial_sums(rows: Rows, stamps: Stamps, merged: Rows, starts: Ints
         values.append(np.where(partial, np.nan, total))
     if left_out:
         notes.append(
-            f"{count_of(left_out, 'sum')} at the ends of the series left out: the rows cover only a part of it."
+            f"{count_of(left_out, 'sum')} at the ends of the series left out: the rows cover only a part of "
+            f"{'its' if left_out == 1 else 'their'} step of {step.label}."
         )
     return replace(merged, values=tuple(values))
 

@@ -9,10 +9,11 @@ import numpy as np
 import pandas as pd
 import pyarrow.compute as pc
 
-from stacklstm_cli.data.columns import Found, Kind, kind_of
+from stacklstm_cli.data.columns import Found
 from stacklstm_cli.data.covariates import category_codes, names_and_roles
 from stacklstm_cli.data.gridding import Codes, Flags, Rows, count_of, shortened
 from stacklstm_cli.data.panel import Columns, Covariate, Covered, Floats
+from stacklstm_cli.data.sample import Kind, kind_of
 from stacklstm_cli.data.table import Table
 from stacklstm_cli.data.texts import Texts
 from stacklstm_cli.errors import DataError, UsageError

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from stacklstm_cli.data.cells import APOSTROPHES, BLANKS, NA_WORDS, Missing, plain_number
 from stacklstm_cli.data.texts import Piece
+from stacklstm_cli.data.wording import LONGEST_SHOWN, quoted, shown
 from stacklstm_cli.errors import DataError
 
 Floats = npt.NDArray[np.float64]
@@ -120,7 +121,9 @@ class NumberReader:
         return error
 
     def _other_unit(self, row: int, cell: str) -> DataError:
-        found = f"{cell!r} found, where the cells above " + (f"have {self._unit!r}" if self._unit else "have no unit")
+        found = f"{shown(cell)} found, where the cells above " + (
+            f"have {self._unit!r}" if self._unit else "have no unit"
+        )
         return DataError(
             f"{self._source.place(row)}, column {self._column!r}: {found}.",
             hint="Write all numbers of a column in one unit, best without its sign.",
@@ -130,9 +133,10 @@ class NumberReader:
 
 def not_a_number(place: str, column: str, cell: str) -> DataError:
     """The error for a cell of a column of numbers that is none."""
+    word = quoted(cell) if cell.isprintable() and len(cell) <= LONGEST_SHOWN else "WORD"
     return DataError(
-        f"{place}, column {column!r}: {cell!r} found, expected a number.",
-        hint="Mend the cell (an empty one is a missing value; so is a word named by --missing-value), "
-        "or name the columns to forecast with --target.",
+        f"{place}, column {column!r}: {shown(cell)} found, expected a number.",
+        hint="Mend the cell (an empty one is a missing value; if such words mean that, too: --missing-value "
+        f"{word}), or name the columns to forecast with --target.",
         code="not_a_number",
     )

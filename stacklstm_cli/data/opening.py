@@ -24,6 +24,7 @@ from stacklstm_cli.data.cells import NOTATIONS, Missing, plain_number
 from stacklstm_cli.data.delimited import CsvSource, rows_of
 from stacklstm_cli.data.stamps import looks_like_time
 from stacklstm_cli.data.table import ParquetSource, Source, Table
+from stacklstm_cli.data.wording import shown
 from stacklstm_cli.errors import DataError, UsageError
 
 DELIMITERS = (",", ";", "\t", "|")
@@ -282,7 +283,7 @@ def _lines_above_header(name: str, head: str, delimiter: str) -> int:
     line, cells = rows[0]
     if len(cells) < width and len(cells) == 1:
         raise DataError(
-            f"{name}, line {line + 1}: {cells[0]!r} is one field, and the lines below have {width}; "
+            f"{name}, line {line + 1}: {shown(cells[0])} is one field, and the lines below have {width}; "
             "expected the names of the columns.",
             hint="Take out the lines above the names, or put the names on top.",
             code="no_header",

@@ -96,7 +96,7 @@ def _piece(directive: str, close: bool, alone: bool) -> str:
     return {
         "y": "(?P<y>99)",
         "q": "(?P<q>9)",
-        "V": "(?P<V>99)",
+        "V": f"(?P<V>{two})",
         "M": f"(?P<M>{two})",
         "S": rf"(?P<S>{two})(?:[.,](?P<f>9{{1,9}}))?",
         "p": "(?P<p>[ap]m)",
@@ -364,7 +364,7 @@ def typed_formats(text: str, columns: int) -> list[str]:
 
     Raises `UsageError` for what no whole date can be read by.
     """
-    pattern = re.sub(r"%[-#](?=[mdHIMS])", "%", text.strip())
+    pattern = re.sub(r"%[-#](?=[mdHIMSV])", "%", text.strip())
     for short, long in SHORTHANDS.items():
         pattern = pattern.replace(short, long)
     pattern = re.sub(r" ?%z$", "", re.sub(r"%S[.,]%f", "%S", pattern))

@@ -11,7 +11,8 @@ import pyarrow as pa
 
 from stacklstm_cli.config import DataConfig, ReadingConfig
 from stacklstm_cli.data.calendar import Step, TimeForm
-from stacklstm_cli.data.columns import Found, Kind, find_columns
+from stacklstm_cli.data.cells import number_of
+from stacklstm_cli.data.columns import Found, find_columns
 from stacklstm_cli.data.covariates import behind_the_end, static_values, timed_values
 from stacklstm_cli.data.gridding import (
     Rows,
@@ -26,9 +27,11 @@ from stacklstm_cli.data.gridding import (
 from stacklstm_cli.data.loading import load_rows
 from stacklstm_cli.data.opening import open_table
 from stacklstm_cli.data.panel import Columns, Covariate, Ints, Panel, Stored
-from stacklstm_cli.data.patterns import Stamps
+from stacklstm_cli.data.patterns import Stamps, typed_formats
+from stacklstm_cli.data.sample import Kind
 from stacklstm_cli.data.table import Table
 from stacklstm_cli.data.timing import read_time
+from stacklstm_cli.data.wording import quoted
 from stacklstm_cli.errors import DataError, ModelError, UsageError
 
 SAMPLE_ROWS = 2000
@@ -58,39 +61,41 @@ def read_panel(
     ahead = open_table([future], own) if future is not None else None
     if stored is not None:
         return _read(table, _stored_roles(table, stored), config, reading, stored, ahead)[0]
-    found = _roles(table, SAMPLE_ROWS, config)
+    found = _roles(table, SAMPLE_ROWS, config, reading)
     try:
         panel, repeats = _read(table, found, config, reading, None, ahead)
     except DataError as error:
-        if error.code != "duplicate_timestamps":
+        if error.code not in ("duplicate_timestamps", "irregular_time"):
             raise
-        again = _roles_of_whole(table, found, config)
+        again = _roles_of_whole(table, found, config, reading)
         if again is None:
             raise
     else:
-        again = _roles_of_whole(table, found, config) if repeats else None
+        again = _roles_of_whole(table, found, config, reading) if repeats else None
         if again is None:
             return panel
     return _read(table, again, config, reading, None, ahead)[0]
 
 
-def _roles(table: Table, rows: int | None, config: DataConfig) -> Found:
+def _roles(table: Table, rows: int | None, config: DataConfig, reading: ReadingConfig) -> Found:
     """The roles by the first `rows` rows, or by all. Raises `DataError` or `UsageError` naming the file."""
+    formats = typed_formats(reading.date_format, 1) if reading.date_format is not None else []
+    sample = table.sample(rows)
     try:
-        return find_columns(table.header, table.sample(rows), config)
+        return find_columns(table.header, sample, config, formats)
     except (DataError, UsageError) as error:
         raise type(error)(f"{table.name}: {error.message}", hint=error.hint, code=error.code) from error
 
 
-def _roles_of_whole(table: Table, found: Found, config: DataConfig) -> Found | None:
-    """The roles by the whole file, where they are others than those by its first rows.
+def _roles_of_whole(table: Table, found: Found, config: DataConfig, reading: ReadingConfig) -> Found | None:
+    """The roles by the whole file, where they or what may be meant are others than by its first rows.
 
-    The first rows may hold one series only; time stamps that repeat later on tell that.
+    The first rows may hold one series only; time stamps that repeat, or go back, later on tell that.
     """
     if max(table.rows) <= SAMPLE_ROWS:
         return None
-    again = _roles(table, None, config)
-    return None if again.columns == found.columns else again
+    again = _roles(table, None, config, reading)
+    return None if (again.columns, again.ways) == (found.columns, found.ways) else again
 
 
 def _stored_roles(table: Table, stored: Stored) -> Found:
@@ -122,7 +127,10 @@ def _read(
     _refuse_clash(table, columns)
     notes = [*table.notes, *found.notes]
     rows, words, covariates = load_rows(table, found, future, notes)
-    form, stamps, step = read_time(rows, words, columns, config.freq, reading, stored, notes)
+    form, stamps, step = read_time(rows, words, columns, config.freq, reading, stored, notes, found.ways)
+    if reading.aggregate is not None and found.possible_ids and not columns.ids:
+        name = found.possible_ids[0]
+        notes.append(f"If {name!r} tells several series apart, type --id {quoted(name)}: their rows are mixed now.")
     # They may be the largest of all that is held, and Arrow keeps for itself what it has freed.
     del words
     pa.default_memory_pool().release_unused()
@@ -177,7 +185,7 @@ def _on_grid(
         reading.duplicates,
         found.columns,
         form,
-        found.possible_ids,
+        found.ways,
         notes,
         aggregated=reading.aggregate is not None,
     )
@@ -218,8 +226,13 @@ def _layout_note(found: Found, covariates: Sequence[Covariate], step: Step, coun
         if own:
             parts.append(f"{role} {', '.join(own)}")
     if found.ignored:
-        parts.append(f"ignored: {shortened([name or 'a column without a name' for name in found.ignored])}")
+        parts.append(f"ignored: {shortened([_ignored(name) for name in found.ignored])}")
     return "; ".join(parts)
+
+
+def _ignored(name: str) -> str:
+    """A name that is a number would read as a count."""
+    return (repr(name) if number_of(name) is not None else name) if name else "a column without a name"
 
 
 def _listed(names: Sequence[str]) -> str:

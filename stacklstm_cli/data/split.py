@@ -15,6 +15,7 @@ from stacklstm_cli.data.cells import is_missing, number_of
 from stacklstm_cli.data.patterns import SEPARATOR, expression, shape_of
 from stacklstm_cli.data.stamps import DATES, PERIODS, TIMES, looks_like_time
 from stacklstm_cli.data.texts import Piece, Texts, Words
+from stacklstm_cli.data.wording import quoted
 
 NAMES = {
     "year": ("year", "yr", "years"),
@@ -37,6 +38,7 @@ DIRECTIVES = {
 }
 CLOCKS = (*TIMES, "%H.%M", "%H.%M.%S")
 RANGES = {"year": (1000, 2999), "month": (1, 12), "day": (1, 31), "hour": (0, 24), "minute": (0, 59), "second": (0, 59)}
+WEEK_NAMES = ("week", "wk", "kw", "isoweek", "iso_week", "weekofyear", "week_of_year", "weeknumber", "week_number")
 LOOKED_AT = 400
 """Distinct cells of a column that show how it is written."""
 UNIQUE_SHARE = 0.98
@@ -127,6 +129,34 @@ def split_time(header: Sequence[str], words: Sequence[Words]) -> tuple[int, ...]
         if len(found) > 1:
             return tuple(found)
     return ()
+
+
+def split_way(header: Sequence[str], words: Sequence[Words], time: Sequence[int]) -> str:
+    """What to type where year and week, or a date and hours such as 0100, may be one time; "" where nothing shows that.
+
+    Neither is taken for a time unasked: weeks are counted in several ways, and numbers of four digits may be any.
+    """
+    if len(time) > 1:
+        return ""
+    for at, name in enumerate(header):
+        cells = _cells(words[at])
+        if name.strip().lower() in WEEK_NAMES and _all_within(cells, r"\d\d?", 1, 53):
+            year = next(_chain(["year"], header, words), at)
+            if year != at:
+                return _typed("week of the year", header[year], name, "%G %V")
+        if time and _part(name) == "hour" and _all_within(cells, r"\d\d[0-5]\d", 0, 2400):
+            dates = [pattern for pattern in DATES if _fits(_cells(words[time[0]]), pattern)]
+            if dates:
+                return _typed("time of day", header[time[0]], name, f"{dates[0]} %H%M")
+    return ""
+
+
+def _all_within(cells: Sequence[str], digits: str, low: int, high: int) -> bool:
+    return bool(cells) and all(re.fullmatch(digits, cell) and low <= int(cell) <= high for cell in cells)
+
+
+def _typed(what: str, larger: str, smaller: str, format: str) -> str:
+    return f"if {smaller!r} is the {what}: --time {quoted(larger)},{quoted(smaller)} --date-format '{format}'"
 
 
 def _clock_beside(date: int, header: Sequence[str], words: Sequence[Words]) -> tuple[int, ...]:

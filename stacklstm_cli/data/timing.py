@@ -20,9 +20,14 @@ from stacklstm_cli.data.split import joined, split_formats
 from stacklstm_cli.data.stamps import Reading, StampError, find_forms
 from stacklstm_cli.data.stepping import is_step_of, placed, usual_step
 from stacklstm_cli.data.texts import Texts, Words
+from stacklstm_cli.data.wording import shown
 from stacklstm_cli.data.zones import UnorderedError, Zone, find_zone, instants_in_order
 from stacklstm_cli.errors import DataError, ModelError, StacklstmError, UsageError
 
+DATE_NAMES = ("date", "day", "datetime", "date_time", "datum", "fecha")
+"""Of two equally good readings of a column of such a name, that as dates."""
+FUTURE_ROWS = 3
+"""So many rows behind the last one show whether a form can tell them apart."""
 MUCH_FULLER = 2.0
 """How many times fewer grid rows settle whether dates are day-first."""
 
@@ -53,17 +58,19 @@ def read_time(
     reading: ReadingConfig,
     stored: Stored | None,
     notes: list[str],
+    ways: Sequence[str] = (),
 ) -> tuple[TimeForm, Stamps, Step]:
     """How time is written, the stamp of each row, and the step between rows.
 
     `time` are the columns of time, [rows] each; several together are one time. `stored` is what a
-    model knows. With `reading.aggregate` the stamps need not lie on the grid of the step.
+    model knows; `ways` are what may be typed where the rows make no grid. With `reading.aggregate` the stamps
+    need not lie on the grid of the step.
 
     Raises `DataError` for times that cannot be read one way only, `UsageError` for options that do not fit
     them, `ModelError` where their step is not the model's.
     """
     given = parse_freq(freq) if freq is not None else None
-    search = _Search(rows, columns, given, reading, stored, notes)
+    search = _Search(rows, columns, given, reading, stored, notes, ways)
     return search.run([Texts.of(column) for column in time])
 
 
@@ -78,6 +85,7 @@ class _Search:
         reading: ReadingConfig,
         stored: Stored | None,
         notes: list[str],
+        ways: Sequence[str],
     ) -> None:
         self.rows = rows
         self.columns = columns
@@ -87,6 +95,7 @@ class _Search:
         self.known_step = stored.step if stored else None
         self.known_form = stored.form if stored else None
         self.notes = notes
+        self.ways = ways
         self.label = " and ".join(map(repr, columns.time))
         """The columns of time, for messages."""
 
@@ -101,6 +110,7 @@ class _Search:
             )
         words = self._words(time)
         fit = self._settled(self._forms(time, words), words)
+        self._refuse_finer_step(fit)
         if fit.note:
             self.notes.append(fit.note)
         if "%y" in fit.form.format:
@@ -109,7 +119,13 @@ class _Search:
 
     def _counted(self) -> tuple[TimeForm, Stamps, Step]:
         """Time of a file without a column of it: the number of the row in its series."""
-        options = {"--freq": self.given, "--tz": self.reading.tz, "--date-format": self.reading.date_format}
+        if self.reading.date_format is not None:
+            raise UsageError(
+                f"No column of the file holds time as --date-format {self.reading.date_format!r} has it.",
+                hint="Type the form in which the time is written, or leave --date-format out.",
+                code="bad_date_format",
+            )
+        options = {"--freq": self.given, "--tz": self.reading.tz}
         for option, value in {**options, "--aggregate": self.reading.aggregate}.items():
             if value is not None:
                 raise UsageError(
@@ -155,7 +171,7 @@ class _Search:
         elif len(time) > 1:
             formats = split_formats(self.columns.time, time)
             if not formats:
-                found = ", ".join(repr(column[0]) for column in time)
+                found = ", ".join(shown(column[0]) for column in time)
                 raise DataError(
                     f"{self.rows.place(0)}, columns {self.label}: {found} are no time together; expected year, month, "
                     "day, hour … in columns of these names, or a date and a clock.",
@@ -169,19 +185,21 @@ class _Search:
 
     def _bad_stamp(self, words: Texts, row: int) -> DataError:
         columns = f"column{'s' if len(self.columns.time) > 1 else ''} {self.label}"
-        shown, first = (words[at].replace(SEPARATOR, " ") for at in (row, 0))
+        cell, first = (words[at].replace(SEPARATOR, " ") for at in (row, 0))
         if self.reading.date_format is not None:
             return DataError(
-                f"{self.rows.place(row)}, {columns}: {shown!r} found; expected --date-format "
+                f"{self.rows.place(row)}, {columns}: {shown(cell)} found; expected --date-format "
                 f"{self.reading.date_format!r}.",
                 hint="Mend the cell, or type the form in which the time is written.",
                 code="bad_timestamp",
             )
-        expected = f"the form of the first row, {first!r}" if row else "a date such as 2024-03-01 or a whole number"
-        if re.search(r"(?<!\d)24([:.]00)*$", shown):
+        expected = (
+            f"the form of the first row, {shown(first)}" if row else "a date such as 2024-03-01 or a whole number"
+        )
+        if re.search(r"(?<!\d)24([:.]00)*$", cell):
             expected += "; 24:00 is midnight only where no row is written 0:00"
         return DataError(
-            f"{self.rows.place(row)}, {columns}: {shown!r} is no time stamp; expected {expected}.",
+            f"{self.rows.place(row)}, {columns}: {shown(cell)} is no time stamp; expected {expected}.",
             hint="Write all time stamps in one form, best as YYYY-MM-DD; or say how they are written with "
             "--date-format, or name another column with --time.",
             code="bad_timestamp",
@@ -205,6 +223,8 @@ class _Search:
         known = [one for one in fits if self.known_form is not None and one[0].form.format == self.known_form.format]
         if known:
             fits = known
+        if fits[0][0].form.kind != fits[-1][0].form.kind:
+            fits = self._dates_or_counted(fits)
         if len(fits) > 1 and fits[1][0].size < MUCH_FULLER * fits[0][0].size:
             raise DataError(
                 f"{self.rows.place(0)}, column {self.label}: {words[0].replace(SEPARATOR, ' ')!r} may be "
@@ -223,6 +243,12 @@ class _Search:
                 f"day; it and those like it are read as {month}."
             )
         return fit
+
+    def _dates_or_counted(self, fits: list[tuple[Fit, Reading]]) -> list[tuple[Fit, Reading]]:
+        """Numbers such as 240131 are dates where these leave fewer gaps, or as few under a name for dates."""
+        dates, counted = sorted(fits, key=lambda one: one[0].form.kind)[:2]
+        named = self.columns.time[0].strip().lower() in DATE_NAMES
+        return [dates if (dates[0].size, not named) <= (counted[0].size, False) else counted]
 
     def _fit(self, reading: Reading) -> Fit:
         """The stamps and the step of one form: calendar days by the local clock, else instants.
@@ -272,9 +298,9 @@ class _Search:
         readings = self.zone.readings(numbers)
         if readings.skipped.any():
             row = int(np.argmax(readings.skipped))
-            shown = replace(form, tz="").texts(clock[row : row + 1])[0]
+            clocked = replace(form, tz="").texts(clock[row : row + 1])[0]
             raise DataError(
-                f"{self.rows.place(row)}: {self.rows.name(row)}time {shown} is not there in {self.zone.name}, "
+                f"{self.rows.place(row)}: {self.rows.name(row)}time {clocked} is not there in {self.zone.name}, "
                 "where the clocks are set forward over it; expected local times.",
                 hint="Type the zone of these clocks with --tz, such as --tz UTC or --tz +01:00 for clocks that "
                 "are never set.",
@@ -283,9 +309,9 @@ class _Search:
         try:
             instants = instants_in_order(readings, numbers, self.rows.codes)
         except UnorderedError as error:
-            shown = replace(form, tz="").texts(clock[error.index : error.index + 1])[0]
+            clocked = replace(form, tz="").texts(clock[error.index : error.index + 1])[0]
             raise DataError(
-                f"{self.rows.place(error.index)}: {self.rows.name(error.index)}time {shown} stands twice, as the "
+                f"{self.rows.place(error.index)}: {self.rows.name(error.index)}time {clocked} stands twice, as the "
                 f"clocks of {self.zone.name} are set back then, and the rows are in no order that tells which was "
                 "first; expected rows sorted by time.",
                 hint="Sort the rows by time, or write the offset behind each time: 2024-10-27 02:00+01:00.",
@@ -302,6 +328,27 @@ class _Search:
         except OffGridError as error:
             raise self._off_grid(form, stamps, error) from error
         return Fit(form, stamps, step, positions)
+
+    def _refuse_finer_step(self, fit: Fit) -> None:
+        """Raise `UsageError` where rows of a typed step cannot be written in the form of the file."""
+        if self.given is None or fit.form.kind != "datetime":
+            return
+        # The zone has hours that stand twice; what the form can show is the same without it.
+        form = replace(fit.form, zone="", tz="", local=True)
+        positions = fit.positions.max() + 1 + np.arange(FUTURE_ROWS)
+        texts = form.write(fit.step, positions)
+        try:
+            stamps = form.parse(np.asarray(texts, dtype=object))
+            read = fit.step.floors(stamps) if self.reading.aggregate is not None else fit.step.ordinals(stamps)
+        except (StampError, OffGridError):
+            read = positions if len(set(texts)) == len(texts) else positions - 1
+        if (read != positions).any():
+            raise UsageError(
+                f"--freq {self.given.alias} is finer than the time stamps are written: rows behind the last one would "
+                f"be {', '.join(texts)}.",
+                hint="Give a step that the time stamps can show, or write them with the time of day.",
+                code="bad_freq",
+            )
 
     # --- the step ---
 
@@ -392,7 +439,8 @@ class _Search:
         usual = self.given or usual_step(step, stamps, mates)
         return DataError(
             f"{found} {what}.",
-            hint=f"Bring the rows onto regular times with --freq {usual.alias} --aggregate mean (or sum, last); "
+            hint="".join(f"{way[0].upper()}{way[1:]}. " for way in self.ways)
+            + f"Bring the rows onto regular times with --freq {usual.alias} --aggregate mean (or sum, last); "
             "or give the true step with --freq.",
             code="irregular_time",
         )

@@ -192,6 +192,7 @@ def require_sound(document: dict[str, Any], tensors: Weights) -> None:
     require(stack.input_size == width, "input_size")
     shares = (network["dropout"], stack.dropout, stack.recurrent_dropout)
     require(all(is_number(share) and 0 <= share < 1 for share in shares), "dropout")
+    require(is_number(stack.forget_bias), "forget_bias")
     check_stack(stack, -(-network["context_length"] // network["patch_length"]))
     require(network["gaps"] != "error", "gaps")
     options = {field.name for field in fields(ModelConfig)}

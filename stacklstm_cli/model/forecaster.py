@@ -60,6 +60,26 @@ class Forecaster:
         alone = batch.inputs.observed.sum(1) < 2  # [B]
         return torch.where(alone[:, None, None], batch.scaling.location.unsqueeze(-1), forecast)
 
+    def attention_weights(self, panel: Panel, origins: Origins) -> Floats:
+        """[O, S] how much each step of the context counts, 1 in total, oldest first. Raises `UsageError`."""
+        if not self.spec.stack.attention:
+            raise UsageError(
+                "This model has no attention, so there are no weights to show.",
+                hint="Train one with --attention.",
+                code="no_attention",
+            )
+        windows = Windows(learned_units(panel, self.spec), self.spec, self.device)
+        series = torch.as_tensor(origins.series, device=windows.home)
+        rows = torch.as_tensor(origins.rows, device=windows.home)
+        with torch.inference_mode():
+            parts = [
+                self.network.attention_weights(windows.batch(some, known).inputs.to(self.device, torch.float32)).cpu()
+                for some, known in zip(
+                    torch.split(series, self.batch_size), torch.split(rows, self.batch_size), strict=True
+                )
+            ]
+        return torch.cat(parts).double().numpy()
+
     @property
     def batch_size(self) -> int:
         """Windows whose widest tensor stays within `BATCH_NUMBERS`."""

@@ -32,6 +32,26 @@ def forecast_frame(forecaster: Forecaster, panel: Panel, config: ForecastConfig)
     return wide(panel, positions, values) if config.wide else long(panel, positions, values, shown)
 
 
+def attention_frame(forecaster: Forecaster, panel: Panel) -> pd.DataFrame:
+    """How much each step of the newest context of every series counts: key columns, the time of the step's last
+    row, `weight`. Raises `UsageError` for a model without attention."""
+    spec = forecaster.spec
+    weights = forecaster.attention_weights(panel, Origins(np.arange(panel.n_series), panel.lengths))  # [N, S]
+    positions = panel.ends[:, None] - 1 - spec.rows_after_steps.numpy()  # [N, S]
+    frame = keyed(panel, positions)
+    frame["weight"] = weights.ravel()
+    return frame
+
+
+def keyed(panel: Panel, positions: np.ndarray) -> pd.DataFrame:
+    """The key and time columns of these positions [N, X] of each series, one row for each."""
+    columns: dict[str, object] = {
+        name: np.repeat([key[place] for key in panel.keys], positions.shape[1])
+        for place, name in enumerate(panel.columns.key_names)
+    }
+    return pd.DataFrame(columns | panel.time_columns(positions.ravel()))
+
+
 def wanted_quantiles(config: ForecastConfig, learned: Sequence[float]) -> list[float]:
     """The quantile columns to write: those asked for, else all that were learned, none of a point forecast."""
     asked = {*config.quantiles, *interval_quantiles(config.interval)}
@@ -44,16 +64,10 @@ def wanted_quantiles(config: ForecastConfig, learned: Sequence[float]) -> list[f
 
 def long(panel: Panel, positions: np.ndarray, values: Floats, shown: Sequence[float]) -> pd.DataFrame:
     """One row per series and step."""
-    horizon = positions.shape[1]
-    columns: dict[str, object] = {
-        name: np.repeat([key[place] for key in panel.keys], horizon)
-        for place, name in enumerate(panel.columns.key_names)
-    }
-    columns |= panel.time_columns(positions.ravel())
-    columns["forecast"] = values[:, :, 0].ravel()
+    frame = keyed(panel, positions)
+    frame["forecast"] = values[:, :, 0].ravel()
     for place, quantile in enumerate(shown, start=1):
-        columns[quantile_name(quantile)] = values[:, :, place].ravel()
-    frame: pd.DataFrame = pd.DataFrame(columns)
+        frame[quantile_name(quantile)] = values[:, :, place].ravel()
     return frame
 
 

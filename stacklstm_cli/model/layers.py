@@ -35,6 +35,7 @@ class LayerSpec:
     layer_norm: bool
     dropout: float
     recurrent_dropout: float
+    forget_bias: float
 
     @property
     def output_size(self) -> int:
@@ -78,6 +79,9 @@ class StackSpec:
     dilations: tuple[int, ...] = ()
     """Steps between a state and the next of its sequence, for each layer; () is 1 for all (Chang et al. 2017,
     "Dilated Recurrent Neural Networks")."""
+    forget_bias: float = 0.0
+    """What an LSTM's forget gates start with: at 1 they remember until they learn to forget (Gers et al. 2000;
+    Jozefowicz et al. 2015, "An Empirical Exploration of Recurrent Network Architectures")."""
     attention: bool = False
     """The decoded state also holds a weighted mean of all outputs (Bahdanau et al. 2015)."""
 
@@ -127,6 +131,7 @@ class StackSpec:
                 layer_norm=self.layer_norm and place > 0,
                 dropout=self.dropout if place else 0.0,
                 recurrent_dropout=self.recurrent_dropout,
+                forget_bias=self.forget_bias,
             )
             for place, width in enumerate(self.hidden_sizes)
         ]

@@ -222,6 +222,10 @@ class StackedRNN(nn.Module):
             learned = learned + line.unsqueeze(-1) * self.located
         return learned + self.bias  # [B, (S,) H, K]
 
+    def attention_weights(self, inputs: Inputs) -> Tensor:
+        """[B, S] how much each step of the context counts beside the newest, 1 in total. Only with attention."""
+        return self.stack.attention_weights(self.stack(self.patches(inputs)))
+
     def seen_by_steps(self, context: Tensor) -> Tensor:
         """[B, L] -> [B, S, L]: the context as each step has seen it, its newest row last, 0 before it begins."""
         length = self.spec.context_length

@@ -12,9 +12,6 @@ from torch.nn import functional
 
 from stacklstm_cli.model.layers import GATES, Cell, LayerSpec, StackSpec
 
-FORGET_BIAS = 1.0
-"""What an LSTM's forget gate starts with, so that it remembers until it learns to forget (Gers et al. 2000;
-Jozefowicz et al. 2015, "An Empirical Exploration of Recurrent Network Architectures")."""
 RNNS: dict[Cell, type[nn.LSTM | nn.GRU | nn.RNN]] = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
 """The plain cell is Elman's with tanh, which `nn.RNN` has by default."""
 
@@ -89,8 +86,10 @@ class Layer(nn.Module):
         super().__init__()
         self.spec = spec
         self.norm = nn.LayerNorm(spec.input_size) if spec.layer_norm else None
-        self.ahead = new_rnn(spec.cell, spec.input_size, spec.hidden_size)
-        self.back = new_rnn(spec.cell, spec.input_size, spec.hidden_size) if spec.bidirectional else None
+        self.ahead = new_rnn(spec.cell, spec.input_size, spec.hidden_size, spec.forget_bias)
+        self.back = None
+        if spec.bidirectional:
+            self.back = new_rnn(spec.cell, spec.input_size, spec.hidden_size, spec.forget_bias)
         self.projection = None
         if spec.residual == "projection":
             self.projection = nn.Linear(spec.input_size, spec.output_size, bias=False)
@@ -165,20 +164,28 @@ class Attention(nn.Module):
 def fused_rnn(spec: StackSpec) -> nn.RNNBase:
     """All layers as one module."""
     width, layers = spec.hidden_sizes[0], len(spec.hidden_sizes)
-    return new_rnn(spec.cell, spec.input_size, width, num_layers=layers, bidirectional=spec.bidirectional)
+    return new_rnn(
+        spec.cell, spec.input_size, width, spec.forget_bias, num_layers=layers, bidirectional=spec.bidirectional
+    )
 
 
 def new_rnn(
-    cell: Cell, input_size: int, hidden_size: int, *, num_layers: int = 1, bidirectional: bool = False
+    cell: Cell,
+    input_size: int,
+    hidden_size: int,
+    forget_bias: float,
+    *,
+    num_layers: int = 1,
+    bidirectional: bool = False,
 ) -> nn.RNNBase:
     """Recurrent layers with their starting weights."""
     rnn = RNNS[cell](input_size, hidden_size, num_layers, batch_first=True, bidirectional=bidirectional)
-    start_weights(rnn, cell)
+    start_weights(rnn, cell, forget_bias)
     return rnn
 
 
 @torch.no_grad()
-def start_weights(rnn: nn.RNNBase, cell: Cell) -> None:
+def start_weights(rnn: nn.RNNBase, cell: Cell, forget_bias: float) -> None:
     """Set the weights to their start, gate by gate.
 
     From state to state orthogonal, so that a state neither grows nor fades (Saxe et al. 2014); from the input
@@ -192,4 +199,4 @@ def start_weights(rnn: nn.RNNBase, cell: Cell) -> None:
                 nn.init.xavier_uniform_(block)
             else:
                 forget = cell == "lstm" and place == 1 and name.startswith("bias_ih")
-                nn.init.constant_(block, FORGET_BIAS if forget else 0.0)
+                nn.init.constant_(block, forget_bias if forget else 0.0)

@@ -23,7 +23,8 @@ from stacklstm_cli.training.loop import Schedule
 from stacklstm_cli.training.parts import Parts, cut_parts
 
 MOST_STEPS = 16
-"""LSTM steps over one context, where the patch is chosen here."""
+"""Steps over one context, where the patch is chosen here. Over more than these, the forget gates start at 1; over
+fewer, that only made small data be learned by heart sooner."""
 QUANTILES = (0.1, 0.9)
 LONGEST_HORIZON = 288
 LONGEST_CONTEXT = 1024
@@ -194,9 +195,11 @@ def plan_for(
 ) -> Plan:
     """The plan for series of these lengths [N]. Raises `UsageError` where options contradict each other."""
     seasonality = metrics.seasonality or season_of(lengths, step, model.horizon)
-    horizon = model.horizon or default_horizon(lengths, seasonality)
-    context = model.context_length or default_context(lengths, horizon, seasonality)
-    patch = model.patch_length or default_patch(context, seasonality)
+    # A season that was typed may be longer than any series shows it.
+    season = seasonality if 2 * seasonality <= int(lengths.max()) else 1
+    horizon = model.horizon or default_horizon(lengths, season)
+    context = model.context_length or default_context(lengths, horizon, season)
+    patch = model.patch_length or default_patch(context, season)
     if patch > context:
         raise UsageError(
             f"--patch-length {patch} is longer than the context of {context} rows.",
@@ -218,6 +221,7 @@ def plan_for(
             dropout=dropout,
             recurrent_dropout=model.recurrent_dropout,
             dilations=model.dilations,
+            forget_bias=float(context > patch * MOST_STEPS) if model.forget_bias is None else model.forget_bias,
             attention=model.attention,
         ),
         dropout=dropout,
