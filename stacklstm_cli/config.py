@@ -16,8 +16,8 @@ from typing import Any
 from stacklstm_cli.errors import UsageError
 
 MEDIAN = 0.5
-LOSSES = ("quantile", "mae", "mse", "huber", "student-t", "negative-binomial")
 POINT_LOSSES = ("mae", "mse", "huber")
+LOSSES = ("quantile", *POINT_LOSSES, "student-t", "negative-binomial")
 OUTPUT_FORMATS = ("auto", "table", "csv", "json", "ndjson", "markdown", "parquet")
 
 
@@ -167,7 +167,7 @@ class ModelConfig(Checked):
         None, "Rows the network sees before each forecast.", minimum=1, maximum=100_000, unset=FOUND
     )
     patch_length: int | None = option(
-        None, "Rows per LSTM step; 1 is the plain step-by-step LSTM.", minimum=1, maximum=10_000, unset=FOUND
+        None, "Rows per step of the stack; 1 is one row at a time.", minimum=1, maximum=10_000, unset=FOUND
     )
     horizon: int | None = option(None, "Rows to forecast.", minimum=1, maximum=100_000, unset=FOUND)
     quantiles: tuple[float, ...] = option(
@@ -243,7 +243,7 @@ class MetricConfig(Checked):
     """How errors are scaled and reported."""
 
     seasonality: int | None = option(
-        None, "Rows in a season, for seasonal naive, MASE and RMSSE.", minimum=1, unset=FOUND
+        None, "Rows in a season, for seasonal naive, MASE and RMSSE.", minimum=1, maximum=1_000_000, unset=FOUND
     )
     per_series: bool = option(False, "Report the metrics of each series too.")
 

@@ -154,6 +154,8 @@ def test_other_ways_to_train(words: list[str], data: Path, outcomes: list[Outcom
 
 
 MISTAKES: dict[str, tuple[list[str], list[str]]] = {
+    "steps that know what fills a gap": (["--supervise", "all", "--gaps", "interpolate"], ["--gaps interpolate"]),
+    "a forget gate that is not there": (["--cell", "gru", "--forget-bias", "1"], ["--forget-bias", "gru"]),
     "two widths of three layers": (
         ["--hidden-size", "8,4", "--layers", "3"],
         ["--hidden-size has 2 widths (8,4)", "--layers is 3"],

@@ -212,3 +212,35 @@ def test_a_closed_pipe_ends_quietly() -> None:
     assert first == "day,forecast,q10,q50,q90\n", said
     assert "error" not in said
     assert "Traceback" not in said
+
+
+# --- options of predict that exclude each other ---
+
+
+def test_a_horizon_that_was_not_trained_is_refused_before_future_rows_are_asked_for() -> None:
+    """Exit 2 with the trained limit, with and without the template."""
+    frame = sold().assign(price=1.5)
+    frame.to_csv("d.csv", index=False)
+    done("train", "d.csv", "--target", "sold", "--known", "price", "--horizon", "7", *SMALL)
+    for words in ([], ["--future-template"]):
+        refused = run("predict", "d.csv", "--horizon", "99", *words)
+        assert refused.exit_code == 2
+        assert "trained to forecast 7 rows" in refused.stderr
+    assert len(forecasts("d.csv", "--future-template", "--horizon", "3")) == 3
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--future-template", "--wide"],
+        ["--future-template", "--quantiles", "0.2"],
+        ["--attention-weights", "--horizon", "2"],
+        ["--attention-weights", "--future-template"],
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(words: list[str]) -> None:
+    sold().to_csv("d.csv", index=False)
+    done("train", "d.csv", *SMALL)
+    refused = run("predict", "d.csv", *words)
+    assert refused.exit_code == 2
+    assert "would do nothing" in refused.stderr

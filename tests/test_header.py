@@ -190,3 +190,15 @@ def test_reading_the_header_loads_no_library(checkpoint: Checkpoint, tmp_path: P
         "assert not loaded, loaded"
     )
     subprocess.run([sys.executable, "-c", code, str(path)], check=True)
+
+
+def test_a_card_of_senseless_numbers_is_a_damaged_file(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    """A flipped bit that makes a length zero is exit 4, as `inspect` does not check the digest."""
+    path = tmp_path / "m.safetensors"
+    save(checkpoint, path)
+    data = path.read_bytes()
+    patch = rb"\"patch_length\": %d" % checkpoint.spec.patch_length
+    assert patch in data
+    path.write_bytes(data.replace(patch, rb"\"patch_length\": 0"))
+    with pytest.raises(ModelError, match="no sound"):
+        card(path)

@@ -43,7 +43,7 @@ def without_a_header(rows: list[bytes], chance: random.Random) -> None:
 
 
 def cut_off(rows: list[bytes], chance: random.Random) -> None:
-    del rows[chance.randrange(1, len(rows)) :]
+    del rows[chance.randrange(1, max(len(rows), 2)) :]
     rows[-1] = rows[-1][: chance.randrange(len(rows[-1]) + 1)]
 
 

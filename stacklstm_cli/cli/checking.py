@@ -37,7 +37,7 @@ from stacklstm_cli.data.stamps import Words
 from stacklstm_cli.errors import StacklstmError
 from stacklstm_cli.training import runtime as machine
 from stacklstm_cli.training.defaults import Plan, resolve
-from stacklstm_cli.training.fitting import Trainer, describe
+from stacklstm_cli.training.fitting import Trainer, describe, out_of_bounds
 from stacklstm_cli.training.lessons import Lessons
 
 
@@ -173,7 +173,7 @@ def _mean_width(words: Words) -> float:
 
 def _foreseen(trainer: Trainer, windows: estimate.Windows) -> list[dict[str, str]]:
     """The warnings that a training would end with, as far as they can be known before it."""
-    plan, found = trainer.plan, {}
+    plan, found = trainer.plan, dict(out_of_bounds(trainer.panel, trainer.plan))
     if not windows.choose:
         steps = min(plan.unvalidated_steps, plan.most_steps(windows.train))
         found["not_validated"] = f"No rows to validate on: {steps} steps would be made without choosing."

@@ -1,4 +1,4 @@
-"""What a training would cost: memory by arithmetic, time by a trial of less than a second.
+"""What a training would cost: memory by arithmetic, time by a trial of about a second.
 
 Shape letters as in the network: B batch, L context, S steps, U hidden size, H horizon, Q quantiles; R rows of
 all series, W windows.
@@ -14,6 +14,7 @@ import torch
 
 from stacklstm_cli.data.panel import Panel
 from stacklstm_cli.errors import NothingLearnedError
+from stacklstm_cli.model.heads import located_numbers
 from stacklstm_cli.model.network import StackedRNN
 from stacklstm_cli.training.defaults import Plan
 from stacklstm_cli.training.fitting import Trainer
@@ -29,6 +30,8 @@ READING = 25_000_000
 TRIAL_SECONDS = 0.3
 TRIAL_STEPS = 50
 """A trial of whole batches ends with the first of these."""
+MOST_TRIED = 20_000_000
+"""Weights; a larger network is not made, and the time that training takes is not foretold."""
 TRIAL_WINDOWS = 8
 """Windows of the first trial's batches, which are quick with any network."""
 SLOW_BATCH = 3.0
@@ -73,12 +76,16 @@ def memory(panel: Panel, plan: Plan, windows: Windows, text: int) -> Memory:
     batch = min(plan.schedule.batch_size, windows.train)
     # Gathering in float64: index, values, observed flags, and what the normalisation makes of them.
     gathered = max(plan.schedule.batch_size, min(chunk_size(spec), windows.train)) * (80 * length + 60 * horizon)
+    ahead = horizon * (spec.steps if plan.schedule.every_step else 1)
     # Covariates and the calendar of each row, as features.
-    gathered += 24 * batch * (length + horizon) * (len(spec.inputs.covariates) + len(spec.inputs.cycles))
+    gathered += 24 * batch * (length + ahead) * (len(spec.inputs.covariates) + len(spec.inputs.cycles))
     # Gates, states and outputs of each layer and step are kept for the backward pass, the widest twice over.
     states = 4 * 10 * batch * spec.steps * spec.stack.width
     judged = 4 * 8 * min(chunk_size(spec), windows.choose) * spec.steps * max(spec.stack.hidden_sizes)
-    outputs = 4 * 6 * max(batch, min(chunk_size(spec), windows.choose)) * horizon * quantiles
+    outputs = 4 * 6 * max(batch * ahead, min(chunk_size(spec), windows.choose) * horizon) * quantiles
+    # Six tensors of the decoder's width for each row to forecast are kept for the backward pass.
+    decodes = spec.inputs.cycles or spec.inputs.holidays or spec.inputs.of("known", "static")
+    decoded = 4 * 6 * batch * ahead * spec.stack.hidden_sizes[-1] if decodes else 0
     start = 8 * (
         4 * length**2 + (len(STRENGTHS) + 4) * length * horizon + 3 * min(MOST_JUDGED, windows.train) * horizon
     )
@@ -87,7 +94,7 @@ def memory(panel: Panel, plan: Plan, windows: Windows, text: int) -> Memory:
         reading=reading_memory(panel, text),
         data=41 * rows + 2 * covariates,
         windows=64 * windows.train + 16 * windows.choose,
-        network=4 * 8 * windows.weights + gathered + max(states + outputs, judged + outputs, start),
+        network=4 * 8 * windows.weights + gathered + max(states + outputs + decoded, judged + outputs, start),
     )
 
 
@@ -107,13 +114,19 @@ def count_windows(trainer: Trainer) -> tuple[Windows, Lessons]:
     if trainer.refits:
         trainer.lessons(plan.parts.end)
     choosing = lesson_origins(panel, plan.parts.train, plan.parts.validation, plan.spec)
-    weights = sum(parameter.numel() for parameter in StackedRNN(plan.spec).parameters())
+    with torch.device("meta"):  # counted, not made
+        weights = sum(parameter.numel() for parameter in StackedRNN(plan.spec).parameters())
     return Windows(len(lessons), len(choosing), weights), lessons
 
 
 def most_seconds(trainer: Trainer, lessons: Lessons, windows: Windows) -> float | None:
-    """How long choosing and refitting take at most, by a short trial; None where the trial diverges."""
+    """How long choosing and refitting take at most, by a short trial.
+
+    None where the trial diverges, or the network is too large to be tried.
+    """
     plan = trainer.plan
+    if windows.weights > MOST_TRIED:
+        return None
     per_window = _trial(trainer, lessons)
     if per_window is None:
         return None
@@ -131,9 +144,9 @@ def most_seconds(trainer: Trainer, lessons: Lessons, windows: Windows) -> float 
 def _trial(trainer: Trainer, lessons: Lessons) -> float | None:
     """Seconds per window of training steps on this machine: of a few windows first, then of whole batches."""
     plan = trainer.plan
-    network = StackedRNN(plan.spec)
+    located = located_numbers(plan.spec.loss, plan.spec.quantiles)
     skip = torch.zeros(plan.spec.context_length, plan.spec.horizon)
-    start = Start(None, skip, torch.zeros_like(network.bias))
+    start = Start(None, skip, torch.zeros(plan.spec.horizon, len(located)))
     trial = copy.copy(trainer)
     trial.clock, trial.on_event = Clock(), lambda event: None
     batch = min(plan.schedule.batch_size, len(lessons))

@@ -5,6 +5,7 @@ This is where torch and pandas are imported, so that `--help` need not.
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from pathlib import Path
 from typing import Any
@@ -26,19 +27,20 @@ from stacklstm_cli.config import (
     ReadingConfig,
     RuntimeConfig,
     TrainingConfig,
+    option_name,
 )
 from stacklstm_cli.data.covariates import future_template, require_known
 from stacklstm_cli.data.opening import require_files
 from stacklstm_cli.data.panel import Panel
 from stacklstm_cli.data.reading import read_panel
-from stacklstm_cli.errors import NothingLearnedError
+from stacklstm_cli.errors import NothingLearnedError, UsageError
 from stacklstm_cli.evaluation.scoring import EXPLANATIONS
 from stacklstm_cli.evaluation.scoring import evaluate as score
 from stacklstm_cli.files import check_writable
 from stacklstm_cli.model import checkpoint as checkpoints
 from stacklstm_cli.model.forecaster import Forecaster
 from stacklstm_cli.model.frame import attention_frame, forecast_frame
-from stacklstm_cli.model.inputs import unknown_categories
+from stacklstm_cli.model.inputs import MOST_CATEGORIES, unknown_categories
 from stacklstm_cli.training import runtime as machine
 
 
@@ -63,13 +65,11 @@ def train(
     check_writable(path)
     check_output(output, path, *sources)
     panel = read(sources, data, reading, messages)
-    below = int(np.nansum(panel.values < network.min)) if network.min is not None else 0
-    above = int(np.nansum(panel.values > network.max)) if network.max is not None else 0
-    if below or above:
-        messages.warning("values_out_of_bounds", f"{below + above} values of DATA are outside --min and --max")
     if network.min is None and network.loss != "negative-binomial" and np.nanmin(panel.values) >= 0:
         messages.note("no value is negative; --min 0 keeps every forecast from falling below 0")
     plan = resolve(panel, network, training, metrics)
+    for name, texts in unknown_categories(panel, plan.spec.inputs):
+        messages.note(f"{name!r} has more than {MOST_CATEGORIES} texts; the rarest count as unknown: {named(texts)}")
     for line in plan.explained():
         messages.note(line)
     clock = machine.Clock(training.max_time)
@@ -106,11 +106,13 @@ def predict(
     device = machine.prepare(runtime)
     future = [] if config.future is None else [config.future]
     check_output(output, path, *sources, *future)
+    refuse_ignored(config)
     require_files([*sources, *future])
     saved = checkpoints.load(path)
     panel = read(sources, saved.data_config, reading, messages, saved, path, config.future)
     horizon = config.horizon or saved.spec.horizon
     forecaster = Forecaster(saved.network(saved.final), device)
+    forecaster.check(horizon, [])
     if config.future_template:
         frame = future_template(panel, horizon)
     elif config.attention_weights:
@@ -119,6 +121,19 @@ def predict(
         require_known(panel, horizon)
         frame = forecast_frame(forecaster, panel, config)
     write_forecast(frame, output, finished(forecast_document(path, panel, saved), messages))
+
+
+def refuse_ignored(config: ForecastConfig) -> None:
+    """Raise `UsageError` where one option of `predict` would leave another without effect."""
+    alone = [name for name in ("future_template", "attention_weights") if getattr(config, name)]
+    given = {field.name for field in dataclasses.fields(config) if getattr(config, field.name) != field.default}
+    others = sorted(given - {*alone[:1], "future"} - ({"horizon"} if alone[:1] == ["future_template"] else set()))
+    if alone and others:
+        raise UsageError(
+            f"{option_name(alone[0])} writes no forecast, so {', '.join(map(option_name, others))} would do nothing.",
+            hint="Leave out one of them.",
+            code="options_exclude_each_other",
+        )
 
 
 def evaluate(

@@ -232,7 +232,7 @@ def advice(
 
 
 def _advice_min(panel: Panel, model: ModelConfig) -> str:
-    if model.min is not None or np.nanmin(panel.values) < 0:
+    if model.min is not None or model.loss == "negative-binomial" or np.nanmin(panel.values) < 0:
         return ""
     return "No value is negative; if none can be, --min 0 keeps every forecast from falling below 0."
 
@@ -242,7 +242,7 @@ def _advice_gap(longest: Mapping[str, Any] | None, context: int) -> str:
         return ""
     return (
         f"The longest gap ({longest['rows']:,} rows) is no shorter than the context of {context}: a forecast inside "
-        "it sees no value. Fill it, or leave out the rows before it."
+        "it is made from the newest like season before it. Fill it, or leave out the rows before it."
     )
 
 

@@ -162,5 +162,5 @@ def card(path: Path) -> dict[str, Any]:
             "options": document["options"],
             "versions": document["versions"],
         }
-    except (KeyError, TypeError, AttributeError) as error:
+    except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError) as error:
         raise damaged(path, f"its document is incomplete ({error})") from error

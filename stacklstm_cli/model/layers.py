@@ -139,7 +139,7 @@ class StackSpec:
     def explained(self) -> str:
         """The stack in words: "2 LSTM layers of 64, residual"."""
         layers = len(self.hidden_sizes)
-        widths = sorted(set(self.hidden_sizes)) if len(set(self.hidden_sizes)) == 1 else self.hidden_sizes
+        widths = self.hidden_sizes[:1] if len(set(self.hidden_sizes)) == 1 else self.hidden_sizes
         words = f"{layers} {self.cell.upper()} layer{'s' * (layers != 1)} of {listed(widths)}"
         dilated = f"dilations {listed(self.dilations)}" if self.dilations else ""
         flags = {"bidirectional": self.bidirectional, "residual": self.residual and layers > 1}
@@ -215,10 +215,13 @@ def describe(spec: StackSpec, steps: int) -> list[dict[str, Any]]:
             "input": layer.input_size,
             "output": layer.output_size,
             "parameters": layer.parameters,
+            "directions": 1 + layer.bidirectional,
             "dilation": layer.dilation,
             "sequence": -(-steps // layer.dilation),
             "residual": layer.residual,
             "layer_norm": layer.layer_norm,
+            "dropout": layer.dropout,
+            "recurrent_dropout": layer.recurrent_dropout,
         }
         for layer in spec.layers
     ]

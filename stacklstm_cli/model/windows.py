@@ -117,7 +117,7 @@ class Windows:
         if self.spec.gaps != "mask":
             values, shown = self.filled(index, end.unsqueeze(1)), inside
         scaling = Scaling(location.unsqueeze(1), scale.unsqueeze(1))
-        normalised = (values - scaling.location) / scaling.scale * shown  # [B, L]
+        normalised = ((values - scaling.location) / scaling.scale).where(shown, 0.0)  # [B, L]
         return Batch(Inputs(normalised, observed.to(values), past, future, static, calendar), scaling, origins)
 
     def filled(self, index: Tensor, end: Tensor) -> Tensor:

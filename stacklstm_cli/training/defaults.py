@@ -107,8 +107,10 @@ def resolve(panel: Panel, model: ModelConfig, training: TrainingConfig, metrics:
     inputs = inputs_for(panel, model, covariates, int(plan.parts.train.max()))
     plan = replace(plan, spec=replace(plan.spec, inputs=inputs))
     check_stack(plan.spec.stack, plan.spec.steps)
-    if plan.schedule.every_step and (model.bidirectional or model.attention):
-        other = "--bidirectional" if model.bidirectional else "--attention"
+    ahead = {"--bidirectional": model.bidirectional, "--attention": model.attention}
+    ahead |= {"--gaps interpolate": model.gaps == "interpolate"}
+    other = next((name for name, there in ahead.items() if there), "")
+    if plan.schedule.every_step and other:
         raise UsageError(
             f"--supervise all lets every step forecast from what came before it, and with {other} a step knows more.",
             hint=f"Leave out {other} or --supervise all.",
@@ -208,6 +210,10 @@ def plan_for(
         )
     if model.min is not None and model.max is not None and model.min >= model.max:
         raise UsageError(f"--min {model.min:g} is not below --max {model.max:g}.", code="empty_range")
+    if model.forget_bias is not None and model.cell != "lstm":
+        raise UsageError(
+            f"--forget-bias is for --cell lstm; a cell of kind {model.cell} has no forget gate.", code="no_forget_gate"
+        )
     size = size_of(lengths)
     dropout = 0.2 if model.dropout is None else model.dropout
     spec = NetworkSpec(

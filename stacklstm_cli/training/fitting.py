@@ -216,7 +216,7 @@ class Trainer:
 
     def warnings(self, fits: tuple[Fit, ...], final: Fit, judgement: Backtest | None) -> tuple[tuple[str, str], ...]:
         """What a user must know before trusting this model."""
-        found = []
+        found = out_of_bounds(self.panel, self.plan)
         if fits[0].validation is None and not fits[0].stopped:
             steps = fits[0].steps
             found.append(("not_validated", f"No rows to validate on: {steps} steps were made without choosing."))
@@ -231,6 +231,14 @@ class Trainer:
         elif fits[0].stopped == "time":
             found.append(("time_up", "Time was up before validation stopped improving."))
         return tuple(found)
+
+
+def out_of_bounds(panel: Panel, plan: Plan) -> list[tuple[str, str]]:
+    """The warning of values that no forecast may reach, if there are any."""
+    low, high = plan.spec.minimum, plan.spec.maximum
+    outside = 0 if low is None else np.count_nonzero(panel.values < low)
+    outside += 0 if high is None else np.count_nonzero(panel.values > high)
+    return [("values_out_of_bounds", f"{outside:,} values of DATA are outside --min and --max.")] if outside else []
 
 
 def describe(panel: Panel) -> dict[str, Any]:
