@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from panels import make_panel, shaken_network, small_spec, wave
 from stacklstm_cli.model.checkpoint import Checkpoint
 
 torch.set_num_threads(1)
+os.environ.pop("COLUMNS", None)  # pytest-xdist sets it, and messages would be wrapped
 
 
 @pytest.fixture
