@@ -30,6 +30,8 @@ def threads() -> Iterator[None]:
 def handlers() -> Iterator[None]:
     """Restores the handlers of the signals, whatever a test does."""
     before = {number: signal.getsignal(number) for number in SIGNALS}
+    for number in SIGNALS:  # under nohup, some are ignored
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
