@@ -246,7 +246,7 @@ def test_a_panel_in_any_dialect(tmp_path: Path, file: Any) -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=3000, **SETTINGS)
+@settings(max_examples=600, **SETTINGS)
 @given(file=files())
 def test_many_panels_in_any_dialect(tmp_path: Path, file: Any) -> None:
     there_and_back(tmp_path, *file)
