@@ -1,11 +1,11 @@
 """Accuracy of the command line on public data, by published protocols.
 
-    python benchmarks/accuracy.py --data DIR [--only NAME] [--seeds 0,1,2] [--results FILE]
+    python benchmarks/accuracy.py --data DIR [--only NAME] [--seeds 0,1,2] [--results FILE] [--train="--layers 4"]
 
 DIR holds the data sets as `long_horizon/ETTh1.csv.gz`, `m4/m4_hourly_train.csv.gz`, `univariate/*.csv` …; what
 is missing is said and passed over. Every figure comes from `stacklstm train` and `stacklstm evaluate` or
 `predict` with default options but for the horizon, run as a user would. Finished cells are kept in the
-results file and not run again.
+results file and not run again. `--train` adds options to each `stacklstm train`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -27,6 +28,8 @@ import pandas as pd
 
 PROGRAM = [sys.executable, "-m", "stacklstm_cli"]
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
+TRAIN_OPTIONS: list[str] = []
+"""Further options of every training, from the command line."""
 Cell = dict[str, Any]
 Roles = dict[str, tuple[str, ...]]
 
@@ -44,6 +47,7 @@ class Task:
 def stacklstm(*words: str) -> tuple[str, float]:
     """Standard output and seconds of one command, cold start included. Ends the benchmark if it fails."""
     begin = time.perf_counter()
+    words = (*words, *TRAIN_OPTIONS) if words[0] == "train" else words
     done = subprocess.run([*PROGRAM, *words], capture_output=True, text=True, env={**os.environ, **ONE_THREAD})
     if done.returncode:
         sys.exit(f"stacklstm {' '.join(words)} ended with {done.returncode}:\n{done.stderr}")
@@ -216,7 +220,9 @@ def main() -> None:
     parser.add_argument("--only", help="names of tasks, with commas: " + ",".join(task.name for task in TASKS))
     parser.add_argument("--seeds", default="0")
     parser.add_argument("--results", type=Path, help="JSON file that keeps finished cells")
+    parser.add_argument("--train", default="", help="further options of every training")
     asked = parser.parse_args()
+    TRAIN_OPTIONS.extend(shlex.split(asked.train))
     kept: dict[str, Cell] = json.loads(asked.results.read_text()) if asked.results and asked.results.exists() else {}
     names = asked.only.split(",") if asked.only else [task.name for task in TASKS]
     for task in [task for task in TASKS if task.name in names]:
@@ -225,7 +231,7 @@ def main() -> None:
             print(f"{task.name}: passed over, {asked.data} lacks {', '.join(missing)}")
             continue
         for seed in asked.seeds.split(","):
-            key = f"{task.name}/{seed}"
+            key = "/".join([task.name, seed, *([asked.train] if asked.train else [])])
             if key not in kept:
                 with tempfile.TemporaryDirectory() as folder:
                     kept[key] = task.run(asked.data, Path(folder), int(seed))

@@ -120,7 +120,7 @@ def damaged(seed: int) -> tuple[bytes, str]:
     chance = random.Random(seed)  # noqa: S311 - no secret
     sample = chance.choice(SAMPLES)
     with sample.open("rb") as file:
-        rows = file.read(chance.choice((300, 400, 12_000))).splitlines()[:-1]
+        rows = file.read(chance.choice((300, 2_000, 12_000))).splitlines()[:-1]
     done = [chance.choice(MUTATIONS) for _ in range(chance.randint(1, 3))]
     for mutation in done:
         if rows:
