@@ -18,6 +18,7 @@ from stacklstm_cli.errors import UsageError
 MEDIAN = 0.5
 POINT_LOSSES = ("mae", "mse", "huber")
 LOSSES = ("quantile", *POINT_LOSSES, "student-t", "negative-binomial")
+BASELINES = ("naive", "seasonal_naive", "drift", "seasonal_average")
 OUTPUT_FORMATS = ("auto", "table", "csv", "json", "ndjson", "markdown", "parquet")
 
 
@@ -229,6 +230,9 @@ class EvaluationConfig(Checked):
     end: str | None = option(None, "Last row that is forecast.")
     step: int | None = option(None, "Rows between origins; default: the horizon.", minimum=1)
     origins: int | None = option(None, "Score the last N origins only.", minimum=1)
+    refit_every: int | None = option(
+        None, "Fit the network again on the newer rows before every so many origins.", minimum=1, unset="never"
+    )
     in_sample: bool = option(False, "Also allow rows the model was trained on; the result is marked.")
     quantiles: tuple[float, ...] = option(
         (), "Quantiles to score; learned ones are interpolated.", minimum=0.001, maximum=0.999
@@ -236,6 +240,13 @@ class EvaluationConfig(Checked):
     interval: tuple[float, ...] = option(
         (), "Central intervals to score, in percent: 80 or 80,95.", minimum=0.2, maximum=99.8
     )
+    fail_if_worse_than: str | None = option(
+        None, "End with status 5 where the model's error is above this baseline's.", choices=BASELINES
+    )
+    against: str | None = option(None, "Score this saved forecast on the rows of DATA that have come since.")
+    append: str | None = option(None, "Add what --against found to this file, one line of JSON a run.")
+    forecasts: str | None = option(None, "Write every forecast, its cutoff and what came to this file.")
+    report: str | None = option(None, "Write tables and plots to this HTML file, which needs no other.")
 
 
 @dataclass(frozen=True)
@@ -246,6 +257,12 @@ class MetricConfig(Checked):
         None, "Rows in a season, for seasonal naive, MASE and RMSSE.", minimum=1, maximum=1_000_000, unset=FOUND
     )
     per_series: bool = option(False, "Report the metrics of each series too.")
+    per_step: bool = option(False, "Report the metrics of each step of the horizon too.")
+    baselines: tuple[str, ...] = option(
+        (),
+        "Baselines beside the naive ones: auto_ets, auto_theta, or none (pip install 'stacklstm[baselines]').",
+        unset="those installed, where they take seconds",
+    )
 
 
 @dataclass(frozen=True)
@@ -254,6 +271,14 @@ class OutputConfig(Checked):
 
     format: str = option("auto", f"One of {', '.join(OUTPUT_FORMATS)}.", choices=OUTPUT_FORMATS)
     output: str | None = option(None, "Write the result to this file instead of standard output.", short="-o")
+
+
+@dataclass(frozen=True)
+class PictureConfig(Checked):
+    """What is drawn."""
+
+    plot: str | None = option(None, "Draw the result to this file: .png, .svg or .pdf.")
+    show: bool = option(False, "Draw the result in the terminal, on standard error.")
 
 
 @dataclass(frozen=True)

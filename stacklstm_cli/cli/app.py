@@ -17,6 +17,7 @@ from stacklstm_cli.config import (
     MetricConfig,
     ModelConfig,
     OutputConfig,
+    PictureConfig,
     ReadingConfig,
     RuntimeConfig,
     TrainingConfig,
@@ -67,6 +68,7 @@ def train(
     runtime: RuntimeConfig,
     metrics: MetricConfig,
     output: OutputConfig,
+    pictures: PictureConfig,
     messages: Messages,
     model: ModelOption = None,
 ) -> int:
@@ -77,7 +79,7 @@ def train(
     path = model_path(model, sources)
     from stacklstm_cli.cli import runs
 
-    return runs.train(sources, path, data, reading, network, training, runtime, metrics, output, messages)
+    return runs.train(sources, path, data, reading, network, training, runtime, metrics, output, pictures, messages)
 
 
 @app.command()
@@ -88,6 +90,7 @@ def predict(
     reading: ReadingConfig,
     runtime: RuntimeConfig,
     output: OutputConfig,
+    pictures: PictureConfig,
     messages: Messages,
     model: ModelOption = None,
 ) -> None:
@@ -98,7 +101,7 @@ def predict(
     path = model_path(model, sources)
     from stacklstm_cli.cli import runs
 
-    runs.predict(sources, path, forecast, reading, runtime, output, messages)
+    runs.predict(sources, path, forecast, reading, runtime, output, pictures, messages)
 
 
 @app.command()
@@ -110,6 +113,7 @@ def evaluate(
     metrics: MetricConfig,
     runtime: RuntimeConfig,
     output: OutputConfig,
+    pictures: PictureConfig,
     messages: Messages,
     model: ModelOption = None,
 ) -> None:
@@ -120,7 +124,7 @@ def evaluate(
     path = model_path(model, sources)
     from stacklstm_cli.cli import runs
 
-    runs.evaluate(sources, path, evaluation, reading, metrics, runtime, output, messages)
+    runs.evaluate(sources, path, evaluation, reading, metrics, runtime, output, pictures, messages)
 
 
 @app.command()

@@ -24,6 +24,7 @@ from stacklstm_cli.config import (
     MetricConfig,
     ModelConfig,
     OutputConfig,
+    PictureConfig,
     ReadingConfig,
     RuntimeConfig,
     TrainingConfig,
@@ -54,6 +55,7 @@ def train(
     runtime: RuntimeConfig,
     metrics: MetricConfig,
     output: OutputConfig,
+    pictures: PictureConfig,
     messages: Messages,
 ) -> int:
     """Train, save, report; returns the exit status. What is written may not be what is read."""
@@ -100,6 +102,7 @@ def predict(
     reading: ReadingConfig,
     runtime: RuntimeConfig,
     output: OutputConfig,
+    pictures: PictureConfig,
     messages: Messages,
 ) -> None:
     """Forecast with a saved model and write the forecasts."""
@@ -144,6 +147,7 @@ def evaluate(
     metrics: MetricConfig,
     runtime: RuntimeConfig,
     output: OutputConfig,
+    pictures: PictureConfig,
     messages: Messages,
 ) -> None:
     """Score a saved model and write its table."""
