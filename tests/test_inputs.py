@@ -315,7 +315,9 @@ class TestStatistics:
         other = replace(panel, timed=timed)
         before, after = number_statistics(panel, np.array(ends)), number_statistics(other, np.array(ends))
         assert [one.tobytes() for one in before] == [one.tobytes() for one in after]
-        assert known_categories(panel, np.array(ends)) == known_categories(other, np.array(ends))
+        assert known_categories(panel, np.array(ends), np.array(ends)) == known_categories(
+            other, np.array(ends), np.array(ends)
+        )
         timed[next(iter(used))] = 1e6
         assert number_statistics(replace(panel, timed=timed), np.array(ends))[0].tolist() != before[0].tolist()
 
@@ -346,7 +348,7 @@ class TestCategories:
         """By counting; of equals the first in the alphabet; those that training never meets are left out."""
         monkeypatch.setattr(inputs, "MOST_CATEGORIES", most)
         panel, ends = covered(shared, seed), [8, 4, 1]
-        found = known_categories(panel, np.array(ends))
+        found = known_categories(panel, np.array(ends), np.array(ends))
         assert [(one.name, one.role) for one in found] == [(one.name, one.role) for one in COVARIATES]
         for at, (one, mine) in enumerate(zip(found, COVARIATES, strict=True)):
             if mine.categories is None:
@@ -356,13 +358,23 @@ class TestCategories:
             ranks = sorted((-count, text) for text, count in counts.items())
             assert one.categories == tuple(sorted(text for _, text in ranks[:most]))
 
+    def test_later_rows_do_not_displace_what_training_met(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Rare in the training rows, but there: kept before what is frequent in newer rows only."""
+        monkeypatch.setattr(inputs, "MOST_CATEGORIES", 2)
+        cells = [[[code] for code in (0, 0, 1, 2, 2, 2, 3, 3)]]
+        panel = with_covariates(make_panel(wave(8)), [Covariate("l", "known", ("a", "b", "c", "d"))], cells)
+        (found,) = known_categories(panel, np.array([3]), np.array([8]))
+        assert found.categories == ("a", "b")
+        (found,) = known_categories(panel, np.array([2]), np.array([8]))
+        assert found.categories == ("a", "c")
+
     def test_nothing_met(self) -> None:
         """All cells empty: no category, and the unknown one alone is left."""
         panel = with_covariates(make_panel(wave(5)), [Covariate("l", "known", ("a",))], [[[np.nan]] * 5])
-        assert known_categories(panel, np.array([5])) == (Covariate("l", "known", ()),)
+        assert known_categories(panel, np.array([5]), np.array([5])) == (Covariate("l", "known", ()),)
 
     def test_without_covariates(self) -> None:
-        assert known_categories(make_panel(wave(5)), np.array([5])) == ()
+        assert known_categories(make_panel(wave(5)), np.array([5]), np.array([5])) == ()
 
 
 class TestSpec:

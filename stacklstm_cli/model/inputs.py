@@ -185,8 +185,12 @@ def calendar_of(place: str, years: range) -> Any:
         ) from error
 
 
-def known_categories(panel: Panel, ends: Ints) -> tuple[Covariate, ...]:
-    """The panel's covariates; of categories the most frequent `MOST_CATEGORIES` in the first `ends` [N] rows."""
+def known_categories(panel: Panel, training: Ints, ends: Ints) -> tuple[Covariate, ...]:
+    """The panel's covariates; of categories the `MOST_CATEGORIES` most frequent in the first `ends` [N] rows.
+
+    Those that stand in the first `training` [N] rows come first, by their frequency there: no later row may decide
+    which of them the network can tell apart where it is judged.
+    """
     timed = [one for one in panel.covariates if one.role != "static"]
     found = []
     for at, one in enumerate(panel.covariates):
@@ -194,14 +198,15 @@ def known_categories(panel: Panel, ends: Ints) -> tuple[Covariate, ...]:
             found.append(one)
             continue
         if one.role == "static":
-            codes = panel.static[:, at - len(timed)]
+            present = [panel.static[:, at - len(timed)]] * 2
         else:
-            rows = _training_rows(panel, ends)
-            codes = panel.timed[rows, at]
-        seen = codes[~np.isnan(codes)].astype(np.int64)
-        counts = np.bincount(seen, minlength=len(one.categories))
-        kept = [code for code in np.argsort(-counts, kind="stable")[:MOST_CATEGORIES].tolist() if counts[code]]
-        found.append(Covariate(one.name, one.role, tuple(sorted(one.categories[code] for code in kept))))
+            present = [panel.timed[_training_rows(panel, rows), at] for rows in (training, ends)]
+        early, all_of_them = (
+            np.bincount(codes[~np.isnan(codes)].astype(np.int64), minlength=len(one.categories)) for codes in present
+        )
+        order = np.lexsort((-all_of_them, -early))[:MOST_CATEGORIES]
+        kept = [one.categories[code] for code in order.tolist() if all_of_them[code]]
+        found.append(Covariate(one.name, one.role, tuple(sorted(kept))))
     return tuple(found)
 
 

@@ -102,8 +102,8 @@ def resolve(panel: Panel, model: ModelConfig, training: TrainingConfig, metrics:
         panel.refuse_gaps()
     if model.loss == "negative-binomial":
         refuse_uncountable(panel, model)
-    covariates = known_categories(panel, panel.lengths)
-    plan = plan_for(panel.lengths, panel.step, model, training, metrics, covariates)
+    plan = plan_for(panel.lengths, panel.step, model, training, metrics, panel.covariates)
+    covariates = known_categories(panel, plan.parts.train, panel.lengths)
     inputs = inputs_for(panel, model, covariates, int(plan.parts.train.max()))
     plan = replace(plan, spec=replace(plan.spec, inputs=inputs))
     check_stack(plan.spec.stack, plan.spec.steps)
