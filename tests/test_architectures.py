@@ -76,7 +76,7 @@ def test_trains_saves_loads_and_forecasts(architecture: dict[str, Any], data: Pa
     assert outcomes[0].fits[-1].steps > 1
     forecast = table_of(ok("predict", "d.csv"))
     panel = read_panel([str(data)], DataConfig(), stored=trained.stored)
-    forecaster = Forecaster(trained.network(trained.final), CPU)
+    forecaster = trained.forecaster(CPU)
     expected = forecaster.forecast(panel, Origins(np.array([0]), np.array([ROWS])), 3, LEARNED)[0]
     assert forecast[["q10", "q50", "q90"]].to_numpy().tolist() == expected.tolist()
     assert np.isfinite(expected).all()

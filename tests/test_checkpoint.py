@@ -21,9 +21,10 @@ from panels import EVERY_INPUT, every_covariate, make_panel, shaken_network, sma
 from stacklstm_cli.config import DataConfig, ModelConfig
 from stacklstm_cli.data.origins import Origins
 from stacklstm_cli.errors import ExitStatus, ModelError
+from stacklstm_cli.model.calibration import Calibration
 from stacklstm_cli.model.checkpoint import Checkpoint, Weights, given_options, load, save
 from stacklstm_cli.model.forecaster import Forecaster
-from stacklstm_cli.model.header import read_document, seal, verify
+from stacklstm_cli.model.header import card, read_document, seal, verify
 
 
 @pytest.fixture
@@ -65,6 +66,9 @@ class TestRoundTrip:
                     name: tensor.dtype for name, tensor in before.items()
                 }
                 assert all(torch.equal(after[name], before[name]) for name in before)
+            elif isinstance(before, Calibration):
+                for part in dataclasses.fields(Calibration):
+                    np.testing.assert_array_equal(getattr(after, part.name), getattr(before, part.name))
             elif isinstance(before, np.ndarray):
                 assert after.dtype == np.int64
                 assert after.tolist() == before.tolist()
@@ -303,8 +307,64 @@ class TestDamage:
         with pytest.raises(ModelError, match=r"m\.safetensors"):
             load(path)
 
+    def test_a_file_from_before_there_were_calibrations(self, checkpoint: Checkpoint, path: Path) -> None:
+        """It loads, forecasts what the network has learned, and is written again as it was but for its document."""
+        document, tensors = parts_of(path)
+        del document["calibration"]
+        bare = {name: tensor for name, tensor in tensors.items() if not name.startswith("calibration.")}
+        resealed(path, document, bare)
+        found = load(path)
+        assert (found.calibration, found.judged_calibration, found.intervals) == (None, None, {})
+        panel, origins = make_panel(wave(50, seed=7)), Origins(np.array([0]), np.array([50]))
+        cpu, levels = torch.device("cpu"), (0.1, 0.5, 0.9)
+        raw = Forecaster(checkpoint.network(checkpoint.final), cpu).forecast(panel, origins, 4, levels)
+        assert found.forecaster(cpu).forecast(panel, origins, 4, levels).tobytes() == raw.tobytes()
+        assert checkpoint.forecaster(cpu).forecast(panel, origins, 4, levels).tobytes() != raw.tobytes()
+        assert card(path)["intervals"] == "not calibrated"
+        save(found, path)
+        assert load(path).calibration is None
+
+    @pytest.mark.parametrize(
+        ("name", "place", "value"),
+        [
+            ("offsets", (0, 0), float("nan")),
+            ("offsets", (1, 2), 1e9),
+            ("offsets", (1, 2), float("-inf")),
+            ("offsets", (3, 1), 0.01),  # the median, which stays
+            ("effective", (0,), -0.6),
+            ("effective", (0,), 0.6),  # beyond the median
+            ("effective", (1,), 0.51),
+            ("effective", (2,), 1.6),
+            ("effective", (2,), 0.4),
+            ("effective", (2,), float("nan")),
+        ],
+    )
+    @pytest.mark.parametrize("which", ["final", "judged"])
+    def test_a_sealed_calibration_that_is_absurd(
+        self, path: Path, which: str, name: str, place: tuple[int, ...], value: float
+    ) -> None:
+        """Intervals of no use, or a median that is none."""
+        document, tensors = parts_of(path)
+        tensors[f"calibration.{which}.{name}"][place] = value
+        resealed(path, document, tensors)
+        with pytest.raises(ModelError, match=f"calibration of the {which} weights") as caught:
+            load(path)
+        assert caught.value.exit_status == ExitStatus.MODEL
+
+    def test_a_sealed_calibration_of_another_network(self, path: Path) -> None:
+        """Another horizon, other quantiles, other numbers, or none where the document speaks of some."""
+        document, tensors = parts_of(path)
+        name = "calibration.final.offsets"
+        for wrong in (tensors[name][:2], tensors[name][:, :2], tensors[name].float(), tensors[name].long()):
+            resealed(path, document, tensors | {name: wrong.contiguous()})
+            with pytest.raises(ModelError, match="calibration of the final weights"):
+                load(path)
+        resealed(path, document, {key: tensor for key, tensor in tensors.items() if "calibration" not in key})
+        with pytest.raises(ModelError, match="calibration"):
+            load(path)
+
     @pytest.mark.parametrize("value", [3, "text", [1]])
-    @pytest.mark.parametrize("part", ["data", "metrics", "backtest", "training", "options"])
+    @pytest.mark.parametrize("part", ["data", "metrics", "backtest", "training", "options", "calibration"])
     def test_a_sealed_section_that_is_no_object(self, path: Path, part: str, value: Any) -> None:
         """Found at loading, not as a bug in the command that looks into it."""
         document, tensors = parts_of(path)

@@ -17,11 +17,13 @@ from panels import make_panel, wave
 from torch import Tensor
 
 from stacklstm_cli.config import MetricConfig, ModelConfig, TrainingConfig
-from stacklstm_cli.data.origins import plan_origins
+from stacklstm_cli.data.origins import Origins, plan_origins
 from stacklstm_cli.data.panel import Panel
 from stacklstm_cli.errors import DataError, NothingLearnedError
 from stacklstm_cli.evaluation.backtest import Backtest
+from stacklstm_cli.evaluation.conformal import conformalised, held_out
 from stacklstm_cli.evaluation.verdict import MODEL
+from stacklstm_cli.model.calibration import Calibration
 from stacklstm_cli.model.checkpoint import load, save
 from stacklstm_cli.model.forecaster import Forecaster
 from stacklstm_cli.training.defaults import LEAST_WINDOWS, Plan, resolve
@@ -142,7 +144,7 @@ def test_the_judgement_is_of_the_judged_weights(plain: Outcome) -> None:
     assert judgement.origins.rows.tolist() == origins.rows.tolist()
     judged = plain.checkpoint.judged
     assert judged is not None
-    forecaster = Forecaster(plain.checkpoint.network(judged), CPU)
+    forecaster = Forecaster(plain.checkpoint.network(judged), CPU, plain.checkpoint.judged_calibration)
     expected = forecaster.forecast(panel, origins, HORIZON, judgement.quantiles)
     np.testing.assert_array_equal(judgement.forecasts[MODEL], expected)
     assert plain.checkpoint.metrics == judgement.metrics()
@@ -297,9 +299,9 @@ def test_a_stop_between_choosing_and_refitting_saves_the_judged_weights(
     """Wrong if a limit or a signal that comes while judging costs the model that was found."""
     clock, judge = StopsAfter(1000, why, monkeypatch), Trainer.judge
 
-    def judge_and_stop(trainer: Trainer, chosen: Fit) -> Backtest | None:
+    def judge_and_stop(trainer: Trainer, chosen: Fit, calibration: Calibration | None) -> Backtest | None:
         clock.left = 0
-        return judge(trainer, chosen)
+        return judge(trainer, chosen, calibration)
 
     monkeypatch.setattr(Trainer, "judge", judge_and_stop)
     found = train(panel_of(), clock)
@@ -411,3 +413,84 @@ def test_the_checkpoint_says_what_it_was_trained_on(plain: Outcome) -> None:
     assert data["fingerprint"] == panel.fingerprint()
     assert plain.checkpoint.keys == (("s0",), ("s1",), ("s2",))
     assert plain.checkpoint.seasonality == SEASON
+
+
+class TestIntervals:
+    def test_calibrations_are_those_of_the_held_out_parts(self, plain: Outcome) -> None:
+        """Wrong if the table's intervals know the holdout, or the saved ones do not."""
+        panel, saved = panel_of(), plain.checkpoint
+        assert saved.judged is not None
+        parts = plan_for(panel).parts
+        forecaster = Forecaster(saved.network(saved.judged), CPU)
+        validation = held_out(forecaster, panel, parts.train, parts.validation)
+        holdout = held_out(forecaster, panel, parts.validation, parts.end)
+        assert validation is not None
+        assert holdout is not None
+        for found, made in (
+            (saved.judged_calibration, conformalised(validation)),
+            (saved.calibration, conformalised(validation, holdout)),
+        ):
+            assert found is not None
+            assert made is not None
+            np.testing.assert_array_equal(found.offsets, made.offsets)
+        assert saved.intervals["origins"] == {"judged": 45, "final": 89}
+        assert len(validation) == 45  # 25 + 19 + 1, a row apart
+        held = {"nominal": 0.8, "achieved": saved.metrics[MODEL]["coverage_80"], "points": 54}
+        assert saved.intervals["coverage"] == {"80": held}
+
+    def test_holdout_values_reach_the_saved_intervals_only(self, plain: Outcome) -> None:
+        panel = panel_of()
+        parts = plan_for(panel).parts
+        other = train(perturbed(panel, parts.validation.tolist(), parts.end.tolist())).checkpoint
+        for name, same_offsets in (("judged_calibration", True), ("calibration", False)):
+            one, changed = getattr(plain.checkpoint, name), getattr(other, name)
+            assert np.array_equal(one.offsets, changed.offsets) == same_offsets
+
+    def test_the_point_forecast_is_not_moved(self, plain: Outcome) -> None:
+        saved, panel = plain.checkpoint, panel_of()
+        origins = plan_origins(panel.lengths - 40, panel.lengths, HORIZON, 5)
+        raw = Forecaster(saved.network(saved.final), CPU).forecast(panel, origins, HORIZON, (0.1, 0.5, 0.9))
+        found = saved.forecaster(CPU).forecast(panel, origins, HORIZON, (0.1, 0.5, 0.9))
+        np.testing.assert_array_equal(found[..., 1], raw[..., 1])
+        assert (found[..., [0, 2]] != raw[..., [0, 2]]).any()
+
+    def test_without_a_holdout_the_validation_part_calibrates(self) -> None:
+        """Also where the weights are kept as they were chosen."""
+        for refit in (True, False):
+            saved = train(panel_of(), holdout=0, refit=refit).checkpoint
+            assert saved.calibration is not None
+            assert saved.judged_calibration is not None
+            np.testing.assert_array_equal(saved.calibration.offsets, saved.judged_calibration.offsets)
+            assert saved.intervals["coverage"] == {}
+            assert saved.knows_holdout
+
+    def test_a_model_that_was_never_judged_has_none(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Stopped by a signal while choosing: saved, raw, and loaded again."""
+        saved = train(panel_of(), StopsAfter(4, "signal", monkeypatch)).checkpoint
+        assert (saved.calibration, saved.judged_calibration, saved.intervals) == (None, None, {})
+        save(saved, tmp_path / "m.safetensors")
+        assert load(tmp_path / "m.safetensors").calibration is None
+
+    def test_a_point_forecast_has_none(self) -> None:
+        panel = panel_of()
+        plan = plan_for(panel)
+        point = replace(plan, spec=replace(plan.spec, loss="mae", quantiles=(0.5,)))
+        saved = Trainer(panel, point, device=CPU, clock=Clock()).run({}).checkpoint
+        assert (saved.calibration, saved.intervals) == (None, {})
+        assert saved.metrics
+
+    def test_two_runs_give_equal_bytes(self, plain: Outcome, tmp_path: Path) -> None:
+        for name, outcome in (("a", plain), ("b", train(panel_of()))):
+            save(outcome.checkpoint, tmp_path / name)
+        assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+    def test_batched_forecasts_equal_those_of_the_cut_file(self, plain: Outcome) -> None:
+        """With calibrated intervals too: 1e-5 of the value."""
+        panel, forecaster = panel_of(), plain.checkpoint.forecaster(CPU)
+        origins = plan_origins(panel.lengths - 30, panel.lengths, HORIZON, 7)
+        found = forecaster.forecast(panel, origins, HORIZON, (0.1, 0.3, 0.5, 0.9))
+        for place in range(len(origins)):
+            series, rows = int(origins.series[place]), int(origins.rows[place])
+            alone = make_panel(panel.series(series)[:rows], starts=[int(panel.starts[series])])
+            one = forecaster.forecast(alone, Origins(np.array([0]), np.array([rows])), HORIZON, (0.1, 0.3, 0.5, 0.9))
+            np.testing.assert_allclose(found[place], one[0], rtol=1e-5)

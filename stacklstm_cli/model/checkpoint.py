@@ -24,6 +24,8 @@ from stacklstm_cli.data.calendar import Step, TimeForm, Unit
 from stacklstm_cli.data.panel import Columns, Ints, Layout, Panel, Stored
 from stacklstm_cli.errors import UsageError
 from stacklstm_cli.files import write_atomically
+from stacklstm_cli.model.calibration import Calibration, sound
+from stacklstm_cli.model.forecaster import Forecaster
 from stacklstm_cli.model.header import FORMAT, NO_DIGEST, cannot_read, damaged, sealed, verify
 from stacklstm_cli.model.inputs import DAYS_OF_CYCLE, InputSpec
 from stacklstm_cli.model.layers import StackSpec, check_stack
@@ -32,6 +34,8 @@ from stacklstm_cli.model.network import ROLES, NetworkSpec, StackedRNN
 SECTIONS = ("data", "metrics", "backtest", "training", "options")
 """Parts of the document that are objects of their own."""
 ROWS = ("trained_to", "judged_to", "data_to")
+CALIBRATION_TENSORS = ("offsets", "effective")
+"""What a file holds of each calibration, as `calibration.final.offsets` and so on; none in earlier files."""
 LIBRARIES = ("numpy", "pandas", "safetensors", "torch")
 Weights = dict[str, Tensor]
 
@@ -57,6 +61,13 @@ class Checkpoint:
     """[N] position one after the last row that the judged weights were fitted to or chosen by."""
     data_to: Ints
     """[N] position one after the last row of the training file: where the holdout ends."""
+    calibration: Calibration | None = None
+    """That of the final weights, from all rows held out of the judged ones; None where there are none or no intervals
+    or the file was written before there were any."""
+    judged_calibration: Calibration | None = None
+    """That of the holdout table, from the rows that chose and no others."""
+    intervals: dict[str, Any] = field(default_factory=dict)
+    """What the calibrations were made of, and the share of the holdout that each interval was to hold and held."""
     data: dict[str, Any] = field(default_factory=dict)
     """What the training data was: rows, series, first, last, step, gaps, fingerprint."""
     metrics: dict[str, Any] = field(default_factory=dict)
@@ -96,6 +107,20 @@ class Checkpoint:
         network.load_state_dict(weights, strict=True, assign=True)
         return network.eval()
 
+    def forecaster(self, device: torch.device) -> Forecaster:
+        """The final weights with their calibration."""
+        return Forecaster(self.network(self.final), device, self.calibration)
+
+    def judged_forecaster(self, device: torch.device) -> Forecaster:
+        """The judged weights with the calibration that has not seen the holdout either."""
+        weights = self.final if self.judged is None else self.judged
+        return Forecaster(self.network(weights), device, self.judged_calibration)
+
+    @property
+    def knows_holdout(self) -> bool:
+        """Whether the final weights were fitted to the rows that the judged ones were judged on."""
+        return bool((self.trained_to >= self.data_to).all())
+
     def rows_of(self, panel: Panel, positions: Ints, unseen: Ints) -> Ints:
         """Positions of the trained series [N] as row counts of the panel's series [N'].
 
@@ -116,6 +141,13 @@ def save(checkpoint: Checkpoint, path: Path) -> None:
     tensors = {f"final.{name}": tensor for name, tensor in checkpoint.final.items()}
     tensors |= {f"judged.{name}": tensor for name, tensor in (checkpoint.judged or {}).items()}
     tensors |= {f"rows.{name}": torch.as_tensor(getattr(checkpoint, name)) for name in ROWS}
+    calibrations = {"final": checkpoint.calibration, "judged": checkpoint.judged_calibration}
+    for which, calibration in calibrations.items():
+        if calibration is not None:
+            tensors |= {
+                f"calibration.{which}.{name}": torch.as_tensor(getattr(calibration, name))
+                for name in CALIBRATION_TENSORS
+            }
     document = {
         "format": FORMAT,
         "network": checkpoint.spec.as_dict(),
@@ -125,6 +157,7 @@ def save(checkpoint: Checkpoint, path: Path) -> None:
         "seasonality": checkpoint.seasonality,
         "series": [list(key) for key in checkpoint.keys],
         "versions": versions(),
+        "calibration": checkpoint.intervals,
         **{name: getattr(checkpoint, name) for name in SECTIONS},
     }
     rest = json.dumps(document, ensure_ascii=False, allow_nan=False)
@@ -164,6 +197,9 @@ def build(document: dict[str, Any], tensors: Weights) -> Checkpoint:
         spec=NetworkSpec.from_dict(document["network"]),
         final=part("final."),
         judged=part("judged.") or None,
+        calibration=calibration_of("final", document, tensors),
+        judged_calibration=calibration_of("judged", document, tensors),
+        intervals=document.get("calibration", {}),
         digest=document["digest"],
         **({name: document[name] for name in SECTIONS} | {name: tensors[f"rows.{name}"].numpy() for name in ROWS}),
     )
@@ -171,6 +207,20 @@ def build(document: dict[str, Any], tensors: Weights) -> Checkpoint:
         if weights is not None:
             checkpoint.network(weights)
     return checkpoint
+
+
+def calibration_of(which: str, document: dict[str, Any], tensors: Weights) -> Calibration | None:
+    """The calibration of the final or of the judged weights, where the file has one. Raises `ValueError`, `KeyError`.
+
+    Files written before there were calibrations have none.
+    """
+    if not any(name.startswith(f"calibration.{which}.") for name in tensors):
+        return None
+    levels = tuple(document["network"]["quantiles"])
+    parts = {name: tensors[f"calibration.{which}.{name}"].numpy() for name in CALIBRATION_TENSORS}
+    calibration = Calibration(levels, **parts)
+    require(sound(calibration, document["network"]["horizon"]), f"calibration of the {which} weights")
+    return calibration
 
 
 def require_sound(document: dict[str, Any], tensors: Weights) -> None:
@@ -220,6 +270,9 @@ def require_sound(document: dict[str, Any], tensors: Weights) -> None:
     require(len({tuple(key) for key in series}) == len(series) > 0, "series")
     for name in SECTIONS:
         require(isinstance(document[name], dict), name)
+    facts = document.get("calibration", {})
+    stored = any(name.startswith("calibration.") for name in tensors)
+    require(isinstance(facts, dict) and bool(facts) == stored, "calibration")
     for name in ROWS:
         rows = tensors[f"rows.{name}"]
         require(rows.dtype == torch.int64 and rows.shape == (len(series),), name)

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from stacklstm_cli.config import MEDIAN
 from stacklstm_cli.data.origins import Origins
 from stacklstm_cli.data.panel import Floats, Panel
 from stacklstm_cli.errors import UsageError
+from stacklstm_cli.model.calibration import Calibration
 from stacklstm_cli.model.heads import build_head
 from stacklstm_cli.model.inputs import feature_width
 from stacklstm_cli.model.network import StackedRNN
-from stacklstm_cli.model.windows import Windows, learned_units, user_units
+from stacklstm_cli.model.windows import Batch, Windows, learned_units, user_units
 
 BATCH_NUMBERS = 2**20
 """Numbers a batch of forecasts may hold in its widest tensor, which bounds the memory of a forecast."""
@@ -23,11 +25,13 @@ BATCH_NUMBERS = 2**20
 class Forecaster:
     """Forecasts by one network. Satisfies the same interface as the baselines."""
 
-    def __init__(self, network: StackedRNN, device: torch.device) -> None:
+    def __init__(self, network: StackedRNN, device: torch.device, calibration: Calibration | None = None) -> None:
+        """Without a `calibration` the quantiles are those that the network has learned."""
         self.network = network.to(device).eval()
         self.device = device
         self.spec = network.spec
         self.head = build_head(self.spec.loss, self.spec.quantiles, device)
+        self.calibration = calibration
 
     def forecast(self, panel: Panel, origins: Origins, horizon: int, quantiles: Sequence[float]) -> Floats:
         """Quantiles [O, H, Q] of the `horizon` rows after each origin, in user units, never crossing.
@@ -38,27 +42,52 @@ class Forecaster:
         self.check(horizon, quantiles)
         panel = learned_units(panel, self.spec)
         windows = Windows(panel, self.spec, self.device)
-        series = torch.as_tensor(origins.series, device=windows.home)
-        rows = torch.as_tensor(origins.rows, device=windows.home)
         result = np.empty((len(origins), horizon, len(quantiles)))
         with torch.inference_mode():
-            for part in torch.split(torch.arange(len(origins), device=windows.home), self.batch_size):
-                forecast = self.batch_forecast(windows, series[part], rows[part], horizon, quantiles)  # [B, H, Q]
-                result[part.cpu().numpy()] = forecast.cpu().numpy()
+            for part, batch in self.batches(windows, origins):
+                result[part.cpu().numpy()] = self.batch_forecast(batch, horizon, quantiles).cpu().numpy()
         return user_units(result, self.spec)
 
-    def batch_forecast(
-        self, windows: Windows, series: Tensor, rows: Tensor, horizon: int, quantiles: Sequence[float]
-    ) -> Tensor:
+    def learned(self, panel: Panel, origins: Origins) -> tuple[Floats, Floats]:
+        """The learned quantiles [O, H, Q] before any calibration, and the scale of each window [O], in learned units.
+
+        The scale of a context with a single value is NaN: it has none.
+        """
+        spec = self.spec
+        windows = Windows(learned_units(panel, spec), spec, self.device)
+        forecasts, scales = np.empty((len(origins), spec.horizon, len(spec.quantiles))), np.empty(len(origins))
+        with torch.inference_mode():
+            for part, batch in self.batches(windows, origins):
+                places = part.cpu().numpy()
+                forecasts[places] = self.head.decode(self.raw(batch), batch.scaling, spec.quantiles).cpu().numpy()
+                scales[places] = torch.where(is_alone(batch), torch.nan, batch.scaling.scale.squeeze(1)).cpu().numpy()
+        return forecasts, scales
+
+    def batches(self, windows: Windows, origins: Origins) -> Iterator[tuple[Tensor, Batch]]:
+        """Places [B] among the origins and what the network sees there, a bounded number at a time."""
+        series = torch.as_tensor(origins.series, device=windows.home)
+        rows = torch.as_tensor(origins.rows, device=windows.home)
+        for part in torch.split(torch.arange(len(origins), device=windows.home), self.batch_size):
+            yield part, windows.batch(series[part], rows[part])
+
+    def raw(self, batch: Batch) -> Tensor:
+        """The network's numbers [B, H, K], where the windows lie."""
+        raw: Tensor = self.network(batch.inputs.to(self.device, torch.float32))
+        return raw.to(batch.scaling.scale.device)
+
+    def batch_forecast(self, batch: Batch, horizon: int, quantiles: Sequence[float]) -> Tensor:
         """One batch of origins -> [B, H, Q] float64 in the units of the windows.
 
         A context with a single value has no scale: the value is repeated.
         """
-        batch = windows.batch(series, rows)
-        raw = self.network(batch.inputs.to(self.device, torch.float32))[:, :horizon]  # [B, H, K]
-        forecast = self.head.decode(raw.to(windows.home), batch.scaling, quantiles)  # [B, H, Q]
-        alone = batch.inputs.observed.sum(1) < 2  # [B]
-        return torch.where(alone[:, None, None], batch.scaling.location.unsqueeze(-1), forecast)
+        raw = self.raw(batch)[:, :horizon]  # [B, H, K]
+        forecast = self.head.decode(raw, batch.scaling, quantiles)  # [B, H, Q]
+        if self.calibration is not None:
+            learned = self.head.decode(raw, batch.scaling, self.spec.quantiles)  # [B, H, Q']
+            forecast = self.calibration.apply(learned, forecast, quantiles, batch.scaling.scale)
+            if self.spec.loss == "negative-binomial":
+                forecast = whole(forecast, quantiles)
+        return torch.where(is_alone(batch)[:, None, None], batch.scaling.location.unsqueeze(-1), forecast)
 
     def attention_weights(self, panel: Panel, origins: Origins) -> Floats:
         """[O, S] how much each step of the context counts, 1 in total, oldest first. Raises `UsageError`."""
@@ -98,3 +127,14 @@ class Forecaster:
                 code="horizon_too_long",
             )
         self.head.check(quantiles)
+
+
+def is_alone(batch: Batch) -> Tensor:
+    """[B] whether a context holds a single value, which says nothing of its scale."""
+    return batch.inputs.observed.sum(1) < 2
+
+
+def whole(forecast: Tensor, quantiles: Sequence[float]) -> Tensor:
+    """Quantiles [B, H, Q] of counts as counts: their intervals hold the same counts as before."""
+    lower = torch.tensor([quantile < MEDIAN for quantile in quantiles], device=forecast.device)  # [Q]
+    return torch.where(lower, forecast.ceil(), forecast.floor()).clamp(min=0)

@@ -1,20 +1,25 @@
 """Forecasts as a table with the input's own columns.
 
-Letters: N series, H horizon, Q quantiles.
+Letters: N series, O origins, H horizon, Q quantiles.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
 
 from stacklstm_cli.config import MEDIAN, POINT_LOSSES, ForecastConfig, interval_quantiles
 from stacklstm_cli.data.origins import Origins
-from stacklstm_cli.data.panel import Floats, Panel
-from stacklstm_cli.errors import UsageError
+from stacklstm_cli.data.panel import Floats, Ints, Panel
+from stacklstm_cli.errors import DataError, UsageError
 from stacklstm_cli.model.forecaster import Forecaster
+
+CUTOFF, ACTUAL = "cutoff", "actual"
+"""Columns of a backtest: the last known row of a forecast, and what came. The value has one name whatever the target
+is called, as the forecast has: nothing is there twice where the rows are joined to the data."""
+ROWS_AT_ONCE = 50_000
 
 
 def forecast_frame(forecaster: Forecaster, panel: Panel, config: ForecastConfig) -> pd.DataFrame:
@@ -43,10 +48,45 @@ def attention_frame(forecaster: Forecaster, panel: Panel) -> pd.DataFrame:
     return frame
 
 
-def keyed(panel: Panel, positions: np.ndarray) -> pd.DataFrame:
-    """The key and time columns of these positions [N, X] of each series, one row for each."""
+def refuse_backtest_clash(panel: Panel) -> None:
+    """Raise `DataError` where the table of a backtest would have two columns of one name."""
+    names = {*panel.columns.key_names, *panel.columns.time_names}
+    for name in (CUTOFF, ACTUAL):
+        if name in names:
+            raise DataError(
+                f"Column {name!r} of DATA has the name of another column of --forecasts.",
+                hint="Give the column another name, or leave --forecasts out.",
+                code="column_clash",
+            )
+
+
+def backtest_frames(
+    panel: Panel, origins: Origins, actual: Floats, point: Floats, values: Floats, quantiles: Sequence[float]
+) -> Iterator[pd.DataFrame]:
+    """Every row of every forecast, some origins at a time: keys, `cutoff`, time, `actual`, `forecast`, quantiles.
+
+    `actual`, `point` [O, H]; `values` [O, H, Q]. In the order of the origins, then of time.
+    """
+    horizon = actual.shape[1]
+    ends = panel.starts[origins.series] + origins.rows  # [O]
+    origins_at_once = max(1, ROWS_AT_ONCE // horizon)
+    for begin in range(0, len(origins), origins_at_once):
+        some = slice(begin, begin + origins_at_once)
+        frame = keyed(panel, ends[some, None] + np.arange(horizon), origins.series[some])
+        cutoffs = np.repeat(np.asarray(panel.stamps(ends[some] - 1), dtype=object), horizon)
+        frame.insert(len(panel.columns.key_names), CUTOFF, cutoffs)
+        frame[ACTUAL] = actual[some].ravel()
+        frame["forecast"] = point[some].ravel()
+        for place, quantile in enumerate(quantiles):
+            frame[quantile_name(quantile)] = values[some, :, place].ravel()
+        yield frame
+
+
+def keyed(panel: Panel, positions: np.ndarray, series: Ints | None = None) -> pd.DataFrame:
+    """The key and time columns of these positions [N, X] of each series, one row for each; [O, X] of `series` [O]."""
+    keys = panel.keys if series is None else [panel.keys[index] for index in series.tolist()]
     columns: dict[str, object] = {
-        name: np.repeat([key[place] for key in panel.keys], positions.shape[1])
+        name: np.repeat([key[place] for key in keys], positions.shape[1])
         for place, name in enumerate(panel.columns.key_names)
     }
     return pd.DataFrame(columns | panel.time_columns(positions.ravel()))

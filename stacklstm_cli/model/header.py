@@ -26,6 +26,8 @@ NO_DIGEST = "0" * DIGEST_DIGITS
 DIGEST_MARK = b'"{\\"digest\\": \\"'
 """How the document begins, as JSON inside JSON."""
 LENGTH_BYTES = 8
+NOT_CALIBRATED = "not calibrated"
+"""In the model card, of a model whose quantiles are as it has learned them."""
 SERIES_SHOWN = 10
 """Names of series in the model card."""
 LONGEST_INDEX = 100_000_000
@@ -159,6 +161,7 @@ def card(path: Path) -> dict[str, Any]:
             "training": training,
             "holdout": document["backtest"] or "nothing was judged",
             "metrics": document["metrics"],
+            "intervals": document.get("calibration") or NOT_CALIBRATED,
             "options": document["options"],
             "versions": document["versions"],
         }

@@ -7,7 +7,9 @@ so that the model that forecasts knows the newest rows.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -16,9 +18,11 @@ import torch
 from stacklstm_cli.data.origins import plan_origins
 from stacklstm_cli.data.panel import Ints, Panel
 from stacklstm_cli.errors import DataError, NothingLearnedError
-from stacklstm_cli.evaluation.backtest import Backtest, backtest
+from stacklstm_cli.evaluation.backtest import Backtest, Predictor, backtest
 from stacklstm_cli.evaluation.baselines import standard_baselines
+from stacklstm_cli.evaluation.conformal import Calibrations, calibrations
 from stacklstm_cli.evaluation.verdict import MODEL
+from stacklstm_cli.model.calibration import Calibration
 from stacklstm_cli.model.checkpoint import Checkpoint
 from stacklstm_cli.model.forecaster import Forecaster
 from stacklstm_cli.model.inputs import number_statistics
@@ -62,13 +66,22 @@ class Trainer:
     """One training run on one panel."""
 
     def __init__(
-        self, panel: Panel, plan: Plan, *, device: torch.device, clock: Clock, on_event: OnEvent = lambda event: None
+        self,
+        panel: Panel,
+        plan: Plan,
+        *,
+        device: torch.device,
+        clock: Clock,
+        on_event: OnEvent = lambda event: None,
+        baselines: Mapping[str, Predictor] = MappingProxyType({}),
     ) -> None:
+        """`baselines` are judged beside the naive ones."""
         self.panel = panel
         self.plan = plan
         self.device = device
         self.clock = clock
         self.on_event = on_event
+        self.baselines = baselines
         self.learned = learned_units(panel, plan.spec)
         self.windows = Windows(self.learned, plan.spec, device)
 
@@ -79,18 +92,19 @@ class Trainer:
         without a finite result.
         """
         chosen, start = self.choose()
-        judgement = self.judge(chosen) if chosen.stopped != "signal" else None
+        intervals = self.calibrate(chosen) if chosen.stopped != "signal" else Calibrations()
+        judgement = self.judge(chosen, intervals.judged) if chosen.stopped != "signal" else None
         fits: tuple[Fit, ...] = (chosen,)
         final = chosen
         if self.refits and not self.clock.stopped():
-            refitted = self.refit(chosen.steps, start)
+            refitted = self.refit(chosen.steps, start.strength)
             if refitted is not None:
                 fits = (chosen, refitted)
                 final = chosen if refitted.stopped == "signal" else refitted
         skipped = self.refits and len(fits) == 1
         stopped = fits[-1].stopped or chosen.stopped or (self.clock.stopped() if skipped else "")
         return Outcome(
-            checkpoint=self.checkpoint(fits, final, judgement, options, stopped),
+            checkpoint=self.checkpoint(fits, final, start, judgement, intervals, options, stopped),
             judgement=judgement,
             fits=fits,
             stopped=stopped,
@@ -117,23 +131,32 @@ class Trainer:
         schedule = replace(plan.schedule, max_steps=plan.most_steps(len(lessons)))
         return self.fit(lessons, validation, start, schedule, parts.train, "choosing", share), start
 
-    def refit(self, steps: int, start: Start) -> Fit | None:
-        """Fit a new network on all rows, as long as the chosen one; None where that leads to nothing."""
+    def refit(self, steps: int, strength: float | None) -> Fit | None:
+        """Fit a new network on all rows, as long as the chosen one; None where that leads to nothing.
+
+        `strength` is the ridge strength of its start.
+        """
         lessons = self.lessons(self.plan.parts.end)
         schedule = replace(self.plan.schedule, max_steps=steps)
-        start = start_with(lessons, start.strength, self.plan.seasonality)
+        start = start_with(lessons, strength, self.plan.seasonality)
         try:
             return self.fit(lessons, None, start, schedule, self.plan.parts.end, "refitting", 1.0)
         except NothingLearnedError:  # no time was left, or it diverged: the judged weights are there
             return None
 
-    def judge(self, chosen: Fit) -> Backtest | None:
-        """The chosen weights beside the baselines on the holdout part."""
+    def calibrate(self, chosen: Fit) -> Calibrations:
+        """How the intervals of the chosen weights have to be moved, found on rows they were not fitted to."""
+        parts = self.plan.parts
+        return calibrations(self.forecaster(chosen), self.panel, parts.train, parts.validation, parts.end)
+
+    def judge(self, chosen: Fit, calibration: Calibration | None = None) -> Backtest | None:
+        """The chosen weights, with their calibration, beside the baselines on the holdout part."""
         plan, parts = self.plan, self.plan.parts
         origins = plan_origins(parts.validation, parts.end, plan.spec.horizon, plan.spec.horizon)
         if not len(origins):
             return None
-        predictors = {MODEL: self.forecaster(chosen), **standard_baselines(plan.seasonality)}
+        baselines = {**standard_baselines(plan.seasonality), **self.baselines}
+        predictors: dict[str, Predictor] = {MODEL: self.forecaster(chosen, calibration), **baselines}
         return backtest(predictors, self.panel, origins, plan.spec.horizon, plan.spec.quantiles, plan.seasonality)
 
     def lessons(self, ends: Ints) -> Lessons:
@@ -177,13 +200,20 @@ class Trainer:
             on_event=self.on_event,
         )
 
-    def forecaster(self, found: Fit) -> Forecaster:
+    def forecaster(self, found: Fit, calibration: Calibration | None = None) -> Forecaster:
         network = StackedRNN(self.plan.spec)
         network.load_state_dict(found.weights)
-        return Forecaster(network, self.device)
+        return Forecaster(network, self.device, calibration)
 
     def checkpoint(
-        self, fits: tuple[Fit, ...], final: Fit, judgement: Backtest | None, options: dict[str, Any], stopped: str
+        self,
+        fits: tuple[Fit, ...],
+        final: Fit,
+        start: Start,
+        judgement: Backtest | None,
+        intervals: Calibrations,
+        options: dict[str, Any],
+        stopped: str,
     ) -> Checkpoint:
         """What is saved: the final weights, the judged ones where they differ, and how both came about."""
         panel, plan, parts, chosen = self.panel, self.plan, self.plan.parts, fits[0]
@@ -199,12 +229,16 @@ class Trainer:
             judged=None if final is chosen or judgement is None else chosen.weights,
             judged_to=panel.starts + parts.validation,
             data_to=panel.ends,
+            calibration=intervals.final,
+            judged_calibration=intervals.judged,
+            intervals=describe_intervals(intervals, judgement),
             data=describe(panel) | {"fingerprint": panel.fingerprint()},
             metrics=judgement.metrics() if judgement else {},
             backtest=describe_backtest(judgement) if judgement else {},
             training={
                 **asdict(plan.schedule),
                 "seed": plan.training.seed,
+                "start_strength": start.strength,
                 "steps": final.steps,
                 "epochs": final.epochs,
                 "validation": chosen.validation,
@@ -252,6 +286,15 @@ def describe(panel: Panel) -> dict[str, Any]:
         "step": panel.step.label,
         "gaps": panel.gaps,
     }
+
+
+def describe_intervals(intervals: Calibrations, judgement: Backtest | None) -> dict[str, Any]:
+    """What the calibrations were made of and what share of the holdout each interval held, for the model file."""
+    if intervals.final is None:
+        return {}
+    origins = dict(zip(("judged", "final"), intervals.origins, strict=True))
+    held = judgement.coverage(MODEL) if judgement else []
+    return {"origins": origins, "coverage": {f"{100 * one['nominal']:g}": one for one in held}}
 
 
 def describe_backtest(judgement: Backtest) -> dict[str, Any]:
