@@ -19,6 +19,9 @@ MEDIAN = 0.5
 POINT_LOSSES = ("mae", "mse", "huber")
 LOSSES = ("quantile", *POINT_LOSSES, "student-t", "negative-binomial")
 BASELINES = ("naive", "seasonal_naive", "drift", "seasonal_average")
+STATISTICAL_BASELINES = ("auto_ets", "auto_theta")
+NO_BASELINES = "none"
+"""What leaves the statistical ones out."""
 OUTPUT_FORMATS = ("auto", "table", "csv", "json", "ndjson", "markdown", "parquet")
 
 
@@ -226,12 +229,12 @@ class RuntimeConfig(Checked):
 class EvaluationConfig(Checked):
     """Which forecasts are scored."""
 
-    start: str | None = option(None, "First time stamp that is forecast.")
+    start: str | None = option(None, "First time stamp that is forecast; origins then count forward.")
     end: str | None = option(None, "Last row that is forecast.")
     step: int | None = option(None, "Rows between origins; default: the horizon.", minimum=1)
     origins: int | None = option(None, "Score the last N origins only.", minimum=1)
     refit_every: int | None = option(
-        None, "Fit the network again on the newer rows before every so many origins.", minimum=1, unset="never"
+        None, "Fit the network anew, on the rows up to there, before every so many cutoffs.", minimum=1, unset="never"
     )
     in_sample: bool = option(False, "Also allow rows the model was trained on; the result is marked.")
     quantiles: tuple[float, ...] = option(
@@ -245,7 +248,7 @@ class EvaluationConfig(Checked):
     )
     against: str | None = option(None, "Score this saved forecast on the rows of DATA that have come since.")
     append: str | None = option(None, "Add what --against found to this file, one line of JSON a run.")
-    forecasts: str | None = option(None, "Write every forecast, its cutoff and what came to this file.")
+    forecasts: str | None = option(None, "Write every forecast, its cutoff and what came: .csv, .parquet or .json.")
     report: str | None = option(None, "Write tables and plots to this HTML file, which needs no other.")
 
 
@@ -261,7 +264,7 @@ class MetricConfig(Checked):
     baselines: tuple[str, ...] = option(
         (),
         "Baselines beside the naive ones: auto_ets, auto_theta, or none (pip install 'stacklstm[baselines]').",
-        unset="those installed, where they take seconds",
+        unset="evaluate: both, where they are installed and take seconds",
     )
 
 

@@ -58,6 +58,12 @@ class ModelError(StacklstmError):
     exit_status = ExitStatus.MODEL
 
 
+class JudgementError(StacklstmError):
+    """A judgement that was asked for went against the model."""
+
+    exit_status = ExitStatus.JUDGEMENT
+
+
 class NothingLearnedError(StacklstmError):
     """Training ended before one optimiser step, or without a finite result."""
 

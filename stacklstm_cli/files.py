@@ -7,6 +7,7 @@ import errno
 import os
 import secrets
 import stat
+from collections.abc import Iterable
 from pathlib import Path
 
 from stacklstm_cli.errors import ModelError
@@ -41,8 +42,8 @@ def check_writable(path: str | Path) -> None:
         raise unwritable(target, error) from error
 
 
-def write_atomically(path: str | Path, data: bytes) -> None:
-    """Replace the file at `path` by `data`, whole or not at all.
+def write_atomically(path: str | Path, data: bytes | Iterable[bytes]) -> None:
+    """Replace the file at `path` by `data`, or by its pieces one after another, whole or not at all.
 
     The bytes go to a temporary file in the same folder, to the disk, and then over the old file, whose
     permissions they take; a symbolic link stays one and its target is replaced. A device or a pipe is
@@ -51,14 +52,15 @@ def write_atomically(path: str | Path, data: bytes) -> None:
     """
     check_writable(path)
     target = _real(Path(path))
+    pieces = [data] if isinstance(data, bytes) else data
     try:
         if Path(path).exists() and not Path(path).is_file():
-            _write(os.open(path, os.O_WRONLY | getattr(os, "O_BINARY", 0)), data, to_disk=False)
+            _write(os.open(path, os.O_WRONLY | getattr(os, "O_BINARY", 0)), pieces, to_disk=False)
             return
         temporary = target.with_name(f".stacklstm-{secrets.token_hex(8)}.tmp")
         try:
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-            _write(os.open(temporary, flags, 0o666), data, to_disk=True)
+            _write(os.open(temporary, flags, 0o666), pieces, to_disk=True)
             with contextlib.suppress(FileNotFoundError):
                 temporary.chmod(stat.S_IMODE(target.stat().st_mode))
             temporary.replace(target)
@@ -66,6 +68,37 @@ def write_atomically(path: str | Path, data: bytes) -> None:
             with contextlib.suppress(OSError):  # after the replacement there is none
                 temporary.unlink()
         _flush_folder(target.parent)
+    except OSError as error:
+        raise unwritable(path, error) from error
+
+
+def check_appendable(path: str | Path) -> None:
+    """Raise `ModelError` if `path` can be seen to be no place to append a line to, before any work is done for it."""
+    target = Path(path)
+    if not target.is_file():
+        check_writable(target)
+    elif not target.stat().st_mode & 0o222 or not os.access(target, os.W_OK):
+        raise unwritable(target, PermissionError(errno.EACCES, "the file is read-only"))
+
+
+def append_line(path: str | Path, line: bytes) -> None:
+    """Put a line behind what the file at `path` holds, in one write, so that lines of several programs do not mix.
+
+    The file is made if there is none. A last line that was cut short stays by itself. Raises `ModelError`.
+    """
+    check_appendable(path)
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
+        try:
+            with contextlib.suppress(OSError):  # an empty file, or a pipe, has no last byte
+                os.lseek(descriptor, -1, os.SEEK_END)
+                line = line if os.read(descriptor, 1) == b"\n" else b"\n" + line
+            if os.write(descriptor, line) < len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            if stat.S_ISREG(os.fstat(descriptor).st_mode):
+                os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
     except OSError as error:
         raise unwritable(path, error) from error
 
@@ -81,11 +114,12 @@ def _real(path: Path) -> Path:
     return Path(os.path.realpath(path))
 
 
-def _write(descriptor: int, data: bytes, *, to_disk: bool) -> None:
+def _write(descriptor: int, pieces: Iterable[bytes], *, to_disk: bool) -> None:
     try:
-        rest = memoryview(data)
-        while rest:
-            rest = rest[os.write(descriptor, rest) :]
+        for piece in pieces:
+            rest = memoryview(piece)
+            while rest:
+                rest = rest[os.write(descriptor, rest) :]
         if to_disk:
             os.fsync(descriptor)
     finally:

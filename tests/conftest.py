@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from panels import make_panel, shaken_network, small_spec, wave
 
+from stacklstm_cli.model.calibration import Calibration
 from stacklstm_cli.model.checkpoint import Checkpoint
 
 torch.set_num_threads(1)
@@ -38,6 +40,9 @@ def checkpoint() -> Checkpoint:
         judged=shaken_network(spec, seed=2, dtype=torch.float32).state_dict(),
         judged_to=panel.ends - 4,
         data_to=panel.ends,
+        calibration=Calibration(spec.quantiles, np.array([[-0.5, 0, 0.25]] * 4), np.array([0.05, 0.5, 0.9])),
+        judged_calibration=Calibration(spec.quantiles, np.array([[0.5, 0, 0.125]] * 4), np.array(spec.quantiles)),
+        intervals={"origins": {"judged": 5, "final": 9}, "coverage": {}},
         data={"rows": 70, "step": "1 hour", "fingerprint": panel.fingerprint()},
         metrics={"stacklstm": {"mae": 0.1 + 0.2, "mase": None}},
         backtest={"origins": 1},

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from panels import join_series, wave
 
-from stacklstm_cli.data.origins import Origins, actuals, plan_origins
+from stacklstm_cli.data.origins import Origins, Tally, actuals, plan_origins, tally
 from stacklstm_cli.data.panel import Columns, Floats, Panel
 from stacklstm_cli.evaluation.backtest import Backtest, backtest
 from stacklstm_cli.evaluation.baselines import standard_baselines
@@ -49,7 +49,7 @@ class Oracle:
 
 class TestPlan:
     @given(
-        st.lists(st.tuples(st.integers(0, 12), st.integers(0, 30)), min_size=1, max_size=4),
+        st.lists(st.tuples(st.integers(-9, 12), st.integers(0, 30)), min_size=1, max_size=4),
         st.integers(1, 6),
         st.integers(1, 6),
         st.one_of(st.none(), st.integers(1, 4)),
@@ -61,8 +61,9 @@ class TestPlan:
         """Walk the rows one step at a time; full horizons only; the last so many of each series."""
         expected = []
         for index, (first, last) in enumerate(ranges):
-            rows = list(range(max(first, 1), last - horizon + 1))
+            rows = list(range(first, last - horizon + 1))
             rows = rows[::step] if count_from == "start" else rows[::-1][::step][::-1]
+            rows = [row for row in rows if row > 0]
             expected += [(index, row) for row in (rows if keep is None else rows[-keep:])]
         first, last = np.array(ranges).T
         found = plan_origins(first, last, horizon, step, keep, count_from)
@@ -83,6 +84,41 @@ class TestPlan:
         found = plan_origins(np.array([5, 5, 9]), np.array([7, 8, 3]), horizon=3, step=1)
         assert pairs(found) == [(1, 5)]
         assert found.series.dtype == found.rows.dtype == np.int64
+
+
+class TestTally:
+    @given(
+        st.lists(st.tuples(st.integers(-3, 9), st.integers(1, 25)), min_size=1, max_size=4),
+        st.integers(1, 5),
+        st.integers(1, 7),
+        st.one_of(st.none(), st.integers(1, 3)),
+        st.integers(0, 2**32 - 1),
+    )
+    def test_equals_the_loop(
+        self, ranges: list[tuple[int, int]], horizon: int, step: int, keep: int | None, seed: int
+    ) -> None:
+        """Mark each row that some forecast covers, one at a time."""
+        values = [np.random.default_rng(seed + at).normal(size=length) for at, (_, length) in enumerate(ranges)]
+        for series in values:
+            series[1:-1][series[1:-1] > 1] = np.nan
+        panel = panel_of(*values)
+        first = np.array([begin for begin, _ in ranges])
+        origins = plan_origins(first, panel.lengths, horizon, step, keep)
+        covered = {(series, row + ahead) for series, row in pairs(origins) for ahead in range(horizon)}
+        missing = sum(np.isnan(values[series][row]) for series, row in covered)
+        possible = sum(max(length - max(begin, 1), 0) for begin, length in ranges)
+        found = tally(panel, origins, horizon, first, panel.lengths)
+        assert (found.rows_scored, found.rows_missing) == (len(covered) - missing, missing)
+        assert found.rows_left_out == possible - len(covered)
+        assert found.series_left_out == len(ranges) - len({series for series, _ in pairs(origins)})
+
+    def test_in_words(self) -> None:
+        """Nothing is said of what is not left out."""
+        assert Tally(10, 0, 0, 0).explained() == ""
+        assert Tally(1000, 2, 500, 3).explained() == (
+            "500 of 1,502 rows that could be scored are in no forecast; 2 rows in forecasts have no value and are not "
+            "scored; 3 series have no room for a forecast"
+        )
 
 
 class TestActuals:

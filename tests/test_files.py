@@ -2,14 +2,16 @@
 
 import errno
 import os
+import re
 import stat
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from stacklstm_cli.errors import ExitStatus, ModelError
-from stacklstm_cli.files import check_writable, write_atomically
+from stacklstm_cli.files import append_line, check_appendable, check_writable, write_atomically
 
 posix_only = pytest.mark.skipif(os.name == "nt", reason="POSIX permissions, links and pipes")
 
@@ -123,3 +125,46 @@ def test_a_place_where_nothing_can_be_written_is_named_beforehand(tmp_path: Path
             assert reason in caught.value.message
             assert caught.value.hint
     assert (tmp_path / "kept").read_bytes() == b""
+
+
+class TestAppend:
+    def test_lines_stand_behind_each_other(self, tmp_path: Path) -> None:
+        """In a file that is made for the first; a line that was cut short is not continued."""
+        path = tmp_path / "log"
+        append_line(path, b"one\n")
+        append_line(path, b"two\n")
+        path.write_bytes(path.read_bytes() + b"cut")
+        append_line(path, b"three\n")
+        assert path.read_bytes() == b"one\ntwo\ncut\nthree\n"
+
+    def test_no_place_for_a_line(self, tmp_path: Path) -> None:
+        """A directory, a folder that is not there, a file that may not be written: named, and nothing is made."""
+        (tmp_path / "read_only").write_bytes(b"")
+        (tmp_path / "read_only").chmod(0o444)
+        for place in (tmp_path, tmp_path / "no" / "log", tmp_path / "read_only"):
+            for attempt in (lambda: check_appendable(place), lambda: append_line(place, b"x\n")):  # noqa: B023
+                with pytest.raises(ModelError, match=re.escape(str(place))) as caught:
+                    attempt()
+                assert caught.value.exit_status == 4
+        assert (tmp_path / "read_only").read_bytes() == b""
+
+    @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no device that is always full")
+    def test_a_full_disk(self) -> None:
+        with pytest.raises(ModelError, match="/dev/full"):
+            append_line("/dev/full", b"x\n")
+
+
+def test_pieces_are_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    """The old file stays where the pieces end in an error, and nothing else is left."""
+    path = tmp_path / "file"
+    write_atomically(path, iter([b"a", b"b"]))
+    assert path.read_bytes() == b"ab"
+
+    def pieces() -> Iterator[bytes]:
+        yield b"half"
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        write_atomically(path, pieces())
+    assert path.read_bytes() == b"ab"
+    assert list(tmp_path.iterdir()) == [path]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from panels import make_panel, shaken_network, small_spec, wave
@@ -13,9 +14,15 @@ from stacklstm_cli.config import ForecastConfig
 from stacklstm_cli.data.calendar import Step, TimeForm
 from stacklstm_cli.data.origins import Origins
 from stacklstm_cli.data.panel import Columns, Panel
-from stacklstm_cli.errors import UsageError
+from stacklstm_cli.errors import DataError, UsageError
 from stacklstm_cli.model.forecaster import Forecaster
-from stacklstm_cli.model.frame import attention_frame, forecast_frame, quantile_name
+from stacklstm_cli.model.frame import (
+    attention_frame,
+    backtest_frames,
+    forecast_frame,
+    quantile_name,
+    refuse_backtest_clash,
+)
 from stacklstm_cli.model.windows import Windows
 
 FORECASTER = Forecaster(shaken_network(small_spec(), dtype=torch.float32), torch.device("cpu"))
@@ -150,6 +157,43 @@ class TestWide:
     def test_has_no_room_for_quantiles(self, more: ForecastConfig) -> None:
         with pytest.raises(UsageError, match="--wide"):
             forecast_frame(FORECASTER, wide([0, 0]), more)
+
+
+class TestBacktest:
+    def frames(self, panel: Panel) -> list[pd.DataFrame]:
+        """Two origins of the second series and one of the first, two rows each; every number its own."""
+        origins = Origins(np.array([0, 1, 1]), np.array([5, 3, 7]))
+        actual = np.array([[1.0, np.nan], [3, 4], [5, 6]])
+        values = np.arange(12.0).reshape(3, 2, 2)
+        return list(backtest_frames(panel, origins, actual, 10 * actual, values, [0.1, 0.9]))
+
+    def test_columns_and_rows(self) -> None:
+        """Keys, cutoff, time, actual, forecast, quantiles; in the order of the origins."""
+        (frame,) = self.frames(long())
+        assert list(frame) == ["shop", "item", "cutoff", "when", "actual", "forecast", "q10", "q90"]
+        assert frame["shop"].tolist() == ["c", "c", "a", "a", "a", "a"]
+        assert frame["cutoff"].tolist() == [f"1970-01-01 {hour}:00" for hour in ("04", "04", 14, 14, 18, 18)]
+        assert frame["when"].tolist() == [f"1970-01-01 {hour}:00" for hour in ("05", "06", 15, 16, 19, 20)]
+        np.testing.assert_array_equal(frame["actual"], [1, np.nan, 3, 4, 5, 6])
+        np.testing.assert_array_equal(frame["forecast"], [10, np.nan, 30, 40, 50, 60])
+        np.testing.assert_array_equal(frame[["q10", "q90"]].to_numpy().ravel(), np.arange(12))
+
+    def test_parts(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Whole origins at a time, together the same table."""
+        (frame,) = self.frames(long())
+        monkeypatch.setattr("stacklstm_cli.model.frame.ROWS_AT_ONCE", 5)
+        parts = self.frames(long())
+        assert [len(part) for part in parts] == [4, 2]
+        pd.testing.assert_frame_equal(pd.concat(parts, ignore_index=True), frame)
+
+    @pytest.mark.parametrize(
+        "columns", [Columns("long", ("ds",), ("actual",), ("y",)), Columns("single", ("cutoff",), (), ("y",))]
+    )
+    def test_two_columns_of_one_name(self, columns: Columns) -> None:
+        """An id or a time of such a name is refused; a target of it is in no column."""
+        with pytest.raises(DataError, match="has the name of another column"):
+            refuse_backtest_clash(dataclasses.replace(single(), columns=columns))
+        refuse_backtest_clash(dataclasses.replace(single(), columns=Columns("single", ("ds",), (), ("actual",))))
 
 
 def test_attention_weights_stand_beside_the_last_row_of_each_step() -> None:

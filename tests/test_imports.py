@@ -69,6 +69,14 @@ def test_inspect_imports_neither_torch_nor_pandas(tmp_path: Path, monkeypatch: p
     assert not loaded_by("inspect", "data.safetensors") & {"torch", "pandas", "numpy", "pyarrow"}
 
 
+def test_only_the_module_of_plots_imports_matplotlib() -> None:
+    """And that one inside functions, once a picture is drawn."""
+    importing = {path.name for path in PACKAGE.glob("*/*.py") if any("matplotlib" in name for name in imports_of(path))}
+    assert importing == {"plots.py"}
+    code = "import sys, stacklstm_cli.cli.runs, stacklstm_cli.cli.scores; sys.exit('matplotlib' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], timeout=60, check=True)
+
+
 def test_importing_the_package_imports_nothing() -> None:
     """The public names are loaded when first used."""
     code = f"import sys, stacklstm_cli; print(*[name for name in {HEAVY!r} if name in sys.modules])"

@@ -326,8 +326,40 @@ class TestAgainstUtilsforecast:
         ours, frame, _ = compared
         theirs = [losses.quantile_loss(frame, {"m": f"q{k}"}, q=q)["m"].item() for k, q in enumerate(QUANTILES)]
         assert ours["crps"] == pytest.approx(2 * np.mean(theirs))
+        every = {"m": [f"q{k}" for k in range(5)]}
+        assert ours["crps"] == pytest.approx(2 * losses.mqloss(frame, every, np.array(QUANTILES))["m"].item())
         scaled = losses.scaled_crps(frame, {"m": [f"q{k}" for k in range(5)]}, np.array(QUANTILES))["m"].item()
         assert ours["wql"] == pytest.approx(scaled)
+
+    def test_interval_score(self, compared: Any) -> None:
+        """msis is Winkler's score of the widest interval over the scale of mase."""
+        ours, frame, history = compared
+        values = history["y"].to_numpy()
+        scale = np.abs(values[4:] - values[:-4]).mean()
+        winkler = losses.winkler_score(frame, ["model"], 90)["model"].item()
+        assert ours["msis"] == pytest.approx(winkler / scale)
+        outside = (frame["y"] < frame["q0"]) | (frame["y"] > frame["q4"])
+        assert outside.any()
+
+    def test_several_series(self) -> None:
+        """Scaled metrics are the mean of theirs over series, of whatever size and history."""
+        random = np.random.default_rng(2)
+        histories = [random.normal(size=rows) * 10**index for index, rows in enumerate((30, 50, 20))]
+        actual = np.stack([random.normal(size=8) * 10**index for index in range(3)])
+        forecast = random.normal(size=(3, 8, 1))
+        offsets = np.cumsum([0, 30, 50, 20])
+        scales = seasonal_scales(np.concatenate(histories), offsets, np.diff(offsets), 7)
+        ours = evaluated(actual, forecast, np.arange(3), scales, (0.5,))
+        frame = pd.DataFrame(
+            {"unique_id": np.repeat(range(3), 8), "ds": 50 + np.tile(range(8), 3), "y": actual.ravel()}
+            | {"model": forecast.ravel()}
+        )
+        lengths = [values.size for values in histories]
+        train = pd.DataFrame({"unique_id": np.repeat(range(3), lengths), "y": np.concatenate(histories)})
+        train["ds"] = train.groupby("unique_id").cumcount()
+        for name in ("mase", "rmsse"):
+            theirs = getattr(losses, name)(frame, ["model"], seasonality=7, train_df=train)["model"]
+            assert ours[name] == pytest.approx(theirs.mean()), name
 
     def test_coverage(self, compared: Any) -> None:
         ours, frame, _ = compared

@@ -15,7 +15,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from stacklstm_cli.cli.report import check_output, number, plain, write_card, write_document, write_forecast
+from stacklstm_cli.cli.grids import plain
+from stacklstm_cli.cli.report import check_output, number, write_card, write_document, write_forecast
 from stacklstm_cli.config import OutputConfig
 from stacklstm_cli.errors import ModelError, UsageError
 
@@ -193,6 +194,60 @@ def test_parquet_is_the_frame_of_the_csv(stdout: Callable[..., Stream]) -> None:
     text = shown(write_document, PER_SERIES, stdout(), format="csv")
     expected = pd.read_csv(io.StringIO(text), keep_default_na=True).fillna({"series": ""})
     pd.testing.assert_frame_equal(frame, expected, check_dtype=False)
+
+
+PER_STEP = {
+    **PER_SERIES,
+    "per_step": [
+        {"step": 1, "metrics": {"naive": {"mae": 2.0, "mase": 1.0}, "stacklstm": {"mae": 1.0, "mase": 0.5}}},
+        {"step": 2, "metrics": {"naive": {"mae": 3.0, "mase": 2.0}, "stacklstm": {"mae": 4.0, "mase": 2.5}}},
+    ],
+}
+
+
+def test_each_step_has_a_line_for_people(stdout: Callable[..., Stream]) -> None:
+    """One metric, a column per model; by MAE where no model has a MASE."""
+    text = shown(write_document, PER_STEP, stdout(), format="table")
+    assert text.split("\n\n")[-1].splitlines() == [
+        "step  stacklstm  naive",
+        "   1     0.5000  1.000",
+        "   2      2.500  2.000",
+        "mase by step of the horizon; the other metrics with --format csv",
+    ]
+    unscaled = [
+        {"step": one["step"], "metrics": {name: {**found, "mase": None} for name, found in one["metrics"].items()}}
+        for one in PER_STEP["per_step"]
+    ]
+    assert "\nmae by step" in shown(write_document, {**PER_STEP, "per_step": unscaled}, stdout(), format="table")
+
+
+def test_every_metric_of_each_step_for_programs(stdout: Callable[..., Stream]) -> None:
+    """The whole, each series, each step; CSV, Parquet and JSON hold the same."""
+    frame = pd.read_csv(io.StringIO(shown(write_document, PER_STEP, stdout(), format="csv")))
+    assert list(frame)[:3] == ["series", "step", "model"]
+    steps = frame[frame["step"].notna()]
+    assert steps[["step", "model", "mae", "mase"]].values.tolist() == [
+        [1, "stacklstm", 1, 0.5],
+        [1, "naive", 2, 1],
+        [2, "stacklstm", 4, 2.5],
+        [2, "naive", 3, 2],
+    ]
+    assert len(frame) == 3 + 4 + 4
+    stream = stdout()
+    write_document(PER_STEP, OutputConfig(format="parquet"))
+    written = pd.read_parquet(io.BytesIO(stream.data))
+    pd.testing.assert_frame_equal(written.fillna({"series": ""}), frame.fillna({"series": ""}), check_dtype=False)
+    only = {name: part for name, part in PER_STEP.items() if name != "per_series"}
+    assert shown(write_document, only, stdout(), format="markdown").splitlines()[2].startswith("| step | model | mae")
+    assert json.loads(shown(write_document, PER_STEP, stdout(), format="json"))["per_step"] == PER_STEP["per_step"]
+
+
+def test_the_caption_says_on_how_much_it_was_measured(stdout: Callable[..., Stream]) -> None:
+    facts = {"origins": 1200, "points": 28800, "horizon": 24, "undefined": 3}
+    text = shown(write_document, {**DOCUMENT, "backtest": facts}, stdout(), format="table")
+    assert text.splitlines()[-1] == (
+        "1,200 origins, 28,800 values scored, horizon 24; 3 series without a scale left out of mase, rmsse and msis"
+    )
 
 
 def test_json_is_one_document_without_nan(stdout: Callable[..., Stream]) -> None:

@@ -61,7 +61,8 @@ def score(saved: Checkpoint, panel: Panel, metrics: MetricConfig | None = None, 
 def chosen(saved: Checkpoint, panel: Panel, **options: Any) -> tuple[str, dict[int, list[int]]]:
     """What is scored, and the origins of each series that has some."""
     config = EvaluationConfig(**options)
-    rows, origins = choose_origins(saved, panel, config, config.step or HORIZON)
+    choice = choose_origins(saved, panel, config, config.step or HORIZON)
+    rows, origins = choice.rows, choice.origins
     found: dict[int, list[int]] = {}
     for series, row in zip(origins.series.tolist(), origins.rows.tolist(), strict=True):
         found.setdefault(series, []).append(row)
@@ -110,7 +111,7 @@ def test_new_rows_are_scored_by_the_final_weights(saved: Checkpoint) -> None:
     scored = score(saved, panel)
     assert scored.rows == "new rows"
     assert chosen(saved, panel) == ("new rows", {0: [202, 208], 1: [150]})
-    expected = Forecaster(saved.network(saved.final), CPU).forecast(
+    expected = Forecaster(saved.network(saved.final), CPU, saved.calibration).forecast(
         panel, scored.backtest.origins, HORIZON, saved.spec.quantiles
     )
     np.testing.assert_array_equal(scored.backtest.forecasts[MODEL], expected)
@@ -185,6 +186,25 @@ def test_a_range_for_series_of_unequal_ends(saved: Checkpoint) -> None:
     assert origins == {0: [208, 214], 1: [154], 2: [188, 194]}
 
 
+def test_a_series_that_begins_after_the_start_keeps_step_with_the_others(saved: Checkpoint) -> None:
+    """Wrong if its forecasts are made at cutoffs of its own, or at its first row, which has no past."""
+    panel = file_of(240, 26, starts=(0, 214), names=("s0", "new"))
+    rows, origins = chosen(saved, panel, start=stamp(202), step=8)
+    assert (rows, origins) == ("new rows", {0: [202, 210, 218, 226, 234], 1: [4, 12, 20]})
+    scored = score(saved, panel, start=stamp(202), step=8)
+    counted = (scored.tally.rows_scored, scored.tally.rows_left_out)
+    assert counted == (8 * 6, 38 + 25 - 8 * 6)
+
+
+def test_what_is_left_out_is_counted(saved: Checkpoint) -> None:
+    """Wrong if rows of other series, or those before the last training row, count as left out."""
+    panel = file_of(214, 156, 51)  # 14, 6 and 5 new rows on the grid up to 214, 216 and 71
+    found = score(saved, panel).tally
+    assert (found.rows_scored, found.rows_left_out, found.series_left_out) == (18, 2 + 0 + 5, 1)
+    held = score(saved, file_of(*LENGTHS)).tally  # 30 and 24 rows
+    assert (held.rows_scored, held.rows_left_out, held.series_left_out) == (54, 0, 1)
+
+
 def test_step_and_origins_hold_in_the_holdout(saved: Checkpoint) -> None:
     """Wrong if options are ignored where the holdout is scored."""
     rows, origins = chosen(saved, file_of(*LENGTHS), step=3, origins=2)
@@ -201,7 +221,7 @@ def test_in_sample_is_everything_behind_a_context_by_the_final_weights(saved: Ch
     assert "IN SAMPLE" in EXPLANATIONS[scored.rows]
     rows, origins = chosen(saved, panel, in_sample=True)
     assert origins == {0: list(range(26, 195, 6)), 1: list(range(24, 145, 6)), 2: [28, 34, 40]}
-    expected = Forecaster(saved.network(saved.final), CPU).forecast(
+    expected = Forecaster(saved.network(saved.final), CPU, saved.calibration).forecast(
         panel, scored.backtest.origins, HORIZON, saved.spec.quantiles
     )
     np.testing.assert_array_equal(scored.backtest.forecasts[MODEL], expected)

@@ -121,10 +121,16 @@ def evaluate(
 
     Example: stacklstm evaluate data.csv --origins 12
     """
-    path = model_path(model, sources)
-    from stacklstm_cli.cli import runs
+    if evaluation.against is None:
+        path = model_path(model, sources)
+        from stacklstm_cli.cli import scores
 
-    runs.evaluate(sources, path, evaluation, reading, metrics, runtime, output, pictures, messages)
+        scores.evaluate(sources, path, evaluation, reading, metrics, runtime, output, pictures, messages)
+    else:
+        usual = None if sources[0] == "-" else model_path(None, sources)
+        from stacklstm_cli.cli import scores
+
+        scores.against(sources, model, usual, evaluation, reading, metrics, output, pictures, messages)
 
 
 @app.command()

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from stacklstm_cli import STARTED
 from stacklstm_cli.config import MetricConfig
 from stacklstm_cli.data.panel import Panel
 from stacklstm_cli.evaluation.backtest import Backtest
+from stacklstm_cli.evaluation.comparison import LEVEL
+from stacklstm_cli.evaluation.saved import Arrived, Saved
 from stacklstm_cli.evaluation.scoring import Scored
 from stacklstm_cli.evaluation.verdict import verdict
 from stacklstm_cli.model.checkpoint import Checkpoint
@@ -40,13 +46,24 @@ def envelope(command: str, path: Path, panel: Panel, checkpoint: Checkpoint, sta
 def judged(backtest: Backtest, step: int, metrics: MetricConfig) -> dict[str, Any]:
     """The verdict, the table and the origins behind it."""
     table = backtest.metrics()
-    facts = describe_backtest(backtest)
+    text, baseline, comparison = verdict(backtest, table)
     found: dict[str, Any] = {
-        "verdict": verdict(table, facts["origins"], facts["series"], backtest.seasonality),
+        "verdict": text,
+        "comparison": None if comparison is None else {"baseline": baseline, **asdict(comparison), "level": LEVEL},
         "metrics": table,
-        "backtest": facts | {"step": step, "seasonality": backtest.seasonality, "undefined": backtest.undefined},
+        "backtest": describe_backtest(backtest)
+        | {
+            "step": step,
+            "seasonality": backtest.seasonality,
+            "undefined": backtest.undefined,
+            "points": int(np.isfinite(backtest.actual).sum()),
+        },
     }
-    return found | ({"per_series": backtest.per_series()} if metrics.per_series else {})
+    if metrics.per_series:
+        found["per_series"] = backtest.per_series()
+    if metrics.per_step:
+        found["per_step"] = backtest.per_step()
+    return found
 
 
 def training_document(
@@ -60,7 +77,7 @@ def training_document(
     if outcome.judgement is not None:
         document |= judged(outcome.judgement, plan.spec.horizon, metrics)
     else:
-        document |= {"verdict": f"Saved {path}; nothing was judged.", "metrics": {}}
+        document |= {"verdict": f"Saved {path}; nothing was judged.", "comparison": None, "metrics": {}}
     document["training"] = {
         "windows_per_second": sum(fit.windows for fit in timed) / steady if timed else None,
         "windows": sum(fit.windows for fit in fits),
@@ -79,8 +96,54 @@ def score_document(
 ) -> dict[str, Any]:
     """What `evaluate` found."""
     document = envelope("evaluate", path, panel, checkpoint) | judged(scored.backtest, scored.step, metrics)
-    document["backtest"]["rows"] = scored.rows
+    document["backtest"] |= {"rows": scored.rows, **asdict(scored.tally)}
     return document
+
+
+def saved_document(path: str, panel: Panel, saved: Saved, arrived: Arrived, metrics: MetricConfig) -> dict[str, Any]:
+    """What `evaluate --against` found."""
+    document: dict[str, Any] = {
+        "schema": SCHEMA,
+        "command": "evaluate",
+        "status": "ok",
+        "data": describe(panel) | {"sha256": panel.sha256},
+    }
+    first = panel.stamps([int(saved.starts.min())])[0]
+    if arrived.backtest is None:
+        last = panel.stamps([int(panel.ends.max()) - 1])[0]
+        document |= {
+            "verdict": f"Nothing to score yet: the forecast begins at {first}, the data ends at {last}."
+            if arrived.rows_awaited
+            else "Nothing to score: DATA has no value in any row that was forecast.",
+            "metrics": {},
+        }
+    else:
+        document |= judged(arrived.backtest, arrived.backtest.horizon, metrics)
+    span = arrived.span
+    document["forecast"] = {
+        "path": path,
+        "first": None if span is None else panel.stamps([span[0]])[0],
+        "last": None if span is None else panel.stamps([span[1]])[0],
+        "series": len(saved.keys),
+        "rows": arrived.rows,
+        "rows_scored": arrived.rows - arrived.rows_awaited - arrived.rows_missing,
+        "rows_awaited": arrived.rows_awaited,
+        "rows_missing": arrived.rows_missing,
+    }
+    return document
+
+
+def saved_line(document: Mapping[str, Any]) -> dict[str, Any]:
+    """What `--append` keeps of that: the same figures for the same files, whenever it is run."""
+    facts = {name: value for name, value in document["forecast"].items() if name != "path"}
+    season = document.get("backtest", {}).get("seasonality")
+    return {
+        "schema": SCHEMA,
+        "forecast": document["forecast"]["path"],
+        **facts,
+        "seasonality": season,
+        "metrics": document["metrics"],
+    }
 
 
 def forecast_document(path: Path, panel: Panel, checkpoint: Checkpoint) -> dict[str, Any]:

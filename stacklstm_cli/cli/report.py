@@ -14,10 +14,23 @@ import json
 import math
 import numbers
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stacklstm_cli.cli.grids import (
+    Grid,
+    caption,
+    card_grids,
+    field_text,
+    flat,
+    frame_grid,
+    metrics_grid,
+    plain,
+    series_grid,
+    step_grid,
+    whole_grid,
+)
 from stacklstm_cli.cli.messages import is_styled, is_terminal, printable, prose_width, wrapped
 from stacklstm_cli.config import OUTPUT_FORMATS, OutputConfig
 from stacklstm_cli.errors import ModelError, UsageError
@@ -35,23 +48,7 @@ _SUFFIXES = {
     ".parquet": "parquet",
     ".txt": "table",
 }
-_HIGHER_IS_BETTER = ("accuracy", "balanced_accuracy", "macro_f1")
 _LONGEST_BOXED = 500  # rows; Rich lays out some 2,500 rows a second, and nobody sees the box of a longer table
-
-
-@dataclasses.dataclass(frozen=True)
-class Grid:
-    """Rows under columns, whatever they are rendered as; the first `keys` columns name the row."""
-
-    columns: Sequence[str]
-    rows: Sequence[Sequence[Any]]
-    keys: int = 1
-    best: frozenset[tuple[int, int]] = frozenset()  # (row, column) of the values to stress
-    breaks: frozenset[int] = frozenset()  # rows that begin a new section, for people
-
-    def records(self) -> Iterator[dict[str, Any]]:
-        """The rows by column name, as JSON has them."""
-        return (dict(zip(self.columns, map(plain, row), strict=True)) for row in self.rows)
 
 
 def check_output(output: OutputConfig, *taken: str | Path) -> None:
@@ -59,20 +56,27 @@ def check_output(output: OutputConfig, *taken: str | Path) -> None:
 
     Raises `UsageError` or `ModelError`.
     """
-    if output.output is not None:
-        refuse_overwriting("--output", output.output, taken)
-        if Path(output.output).suffix.lower() in (".gz", ".bz2", ".xz", ".zst"):
-            raise UsageError(
-                f"--output {output.output} ends as a compressed file does, but results are not compressed.",
-                hint="Leave the last suffix out, or pipe the result through a compressor.",
-                code="output_compressed",
-            )
     if output.output not in (None, "-"):
-        check_writable(str(output.output))
+        check_file("--output", str(output.output), *taken)
     elif sys.stdout is None:
         raise ModelError("Standard output is closed.", hint="Name a file with --output.", code="not_writable")
     elif output.format == "parquet" and is_terminal(sys.stdout):
         raise UsageError("Parquet is binary and standard output is a terminal.", hint="Name a file with --output.")
+
+
+def check_file(option: str, place: str, *taken: str | Path) -> None:
+    """Find out before the work whether the file that an option names can be written, and is none of those `taken`.
+
+    Raises `UsageError` or `ModelError`.
+    """
+    refuse_overwriting(option, place, taken)
+    if Path(place).suffix.lower() in (".gz", ".bz2", ".xz", ".zst"):
+        raise UsageError(
+            f"{option} {place} ends as a compressed file does, but results are not compressed.",
+            hint="Leave the last suffix out, or pipe the result through a compressor.",
+            code="output_compressed",
+        )
+    check_writable(place)
 
 
 def refuse_overwriting(option: str, place: str | Path, taken: Iterable[str | Path]) -> None:
@@ -99,11 +103,11 @@ def write_document(document: Mapping[str, Any], output: OutputConfig) -> None:
         _write_human(_document_text(document, output), output)
     elif form == "markdown":
         verdict = document.get("verdict")
-        _write_text((f"{verdict}\n\n" if verdict else "") + _markdown(_whole_grid(document)), output)
+        _write_text((f"{verdict}\n\n" if verdict else "") + _markdown(whole_grid(document)), output)
     elif form == "csv":
-        _write_text(_csv(_whole_grid(document)), output)
+        _write_text(_csv(whole_grid(document)), output)
     else:
-        _write_bytes(_parquet(_whole_grid(document)), output)
+        _write_bytes(_parquet(whole_grid(document)), output)
 
 
 def write_forecast(frame: pandas.DataFrame, output: OutputConfig, envelope: Mapping[str, Any] | None = None) -> None:
@@ -111,24 +115,34 @@ def write_forecast(frame: pandas.DataFrame, output: OutputConfig, envelope: Mapp
 
     `envelope` is what the JSON document says beside its "forecasts". Raises as `write_document` does.
     """
-    grid = _frame_grid(frame)
     form = _form(output, automatic="table" if to_terminal(output) else "csv")
-    if form == "json":
-        head = {"schema": 1, "command": "predict", **(envelope or {})}
-        document = {**plain(head), "forecasts": list(grid.records())}
-        _write_text(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n", output)
-    elif form == "ndjson":
-        _write_text("".join(map(_json_line, grid.records())), output)
-    elif form == "table":
-        _write_human(_table(grid, output), output)
+    if form == "table":
+        _write_human(_table(frame_grid(frame), output), output)
     elif form == "markdown":
-        _write_text(_markdown(grid), output)
-    elif form == "csv":
-        _write_text(_csv(grid), output)
+        _write_text(_markdown(frame_grid(frame)), output)
     else:
-        buffer = io.BytesIO()
-        frame.to_parquet(buffer, index=False)
-        _write_bytes(buffer.getvalue(), output)
+        _write_bytes(b"".join(_FORECAST_FORMS[form]([frame], {"command": "predict", **(envelope or {})})), output)
+
+
+def check_forecasts(place: str, *taken: str | Path) -> None:
+    """Find out before the work whether `write_forecasts` can write there. Raises `UsageError` or `ModelError`."""
+    suffix = Path(place).suffix.lower()
+    if place == "-" or (suffix and _SUFFIXES.get(suffix) not in _FORECAST_FORMS):
+        raise UsageError(
+            f"--forecasts is {place!r}; expected a file that ends in .csv, .parquet, .json or .ndjson.",
+            hint="For example: --forecasts forecasts.csv",
+            code="unknown_suffix",
+        )
+    check_file("--forecasts", place, *taken)
+
+
+def write_forecasts(frames: Iterable[pandas.DataFrame], place: str, envelope: Mapping[str, Any]) -> None:
+    """Write the parts of a long table of forecasts to a file, in the form that its suffix names, else as CSV.
+
+    `envelope` as in `write_forecast`. Raises `ModelError` if the file cannot be written.
+    """
+    form = _SUFFIXES.get(Path(place).suffix.lower(), "csv")
+    write_atomically(place, _FORECAST_FORMS[form](frames, envelope))
 
 
 def write_card(card: Mapping[str, Any], output: OutputConfig) -> None:
@@ -142,13 +156,13 @@ def write_card(card: Mapping[str, Any], output: OutputConfig) -> None:
     elif form == "ndjson":
         _write_text(_json_line(plain(card)), output)
     elif form == "table":
-        _write_human("\n".join(_table(grid, output) for grid in _card_grids(card)), output)
+        _write_human("\n".join(_table(grid, output) for grid in card_grids(card)), output)
     elif form == "parquet":
         works = ", ".join(name for name in OUTPUT_FORMATS if name != "parquet")
         raise UsageError("A model card cannot be written as parquet.", hint=f"--format takes {works} here.")
     else:
-        flat = Grid(("field", "value"), [(key, _field(value)) for key, value in _flat(card)])
-        _write_text(_csv(flat) if form == "csv" else _markdown(flat), output)
+        fields = Grid(("field", "value"), [(key, field_text(value)) for key, value in flat(card)])
+        _write_text(_csv(fields) if form == "csv" else _markdown(fields), output)
 
 
 def write_check(
@@ -171,32 +185,13 @@ def write_check(
         else:
             _write_text(_markdown(grid), output)
         return
-    flat = Grid(("item", "value"), [(item, _field(value)) for item, value in _flat(document)], keys=2)
+    fields = Grid(("item", "value"), [(item, field_text(value)) for item, value in flat(document)], keys=2)
     if form == "csv":
-        _write_text(_csv(flat), output)
+        _write_text(_csv(fields), output)
     elif form == "ndjson":
-        _write_text("".join(map(_json_line, flat.records())), output)
+        _write_text("".join(map(_json_line, fields.records())), output)
     else:
-        _write_bytes(_parquet(flat), output)
-
-
-def plain(value: Any) -> Any:
-    """`value` in the types of JSON: NaN, infinity and missing values are null, NumPy's numbers are Python's."""
-    if value is None or isinstance(value, (str, bool)):
-        return str(value) if isinstance(value, str) else value
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
-    if isinstance(value, numbers.Integral):
-        return int(value)
-    if isinstance(value, numbers.Real):
-        return float(value) if math.isfinite(value) else None
-    if isinstance(value, Path):
-        return str(value)
-    if hasattr(value, "isoformat"):
-        return value.isoformat() if value == value else None  # NaT is not equal to itself
-    return plain(value.item())  # NumPy's booleans
+        _write_bytes(_parquet(fields), output)
 
 
 def number(value: float) -> str:
@@ -225,118 +220,15 @@ def _document_text(document: Mapping[str, Any], output: OutputConfig) -> str:
     width = prose_width(sys.stdout) if to_terminal(output) else None
     parts = [wrapped(printable(document["verdict"]), width) + "\n"] if document.get("verdict") else []
     if document.get("metrics"):
-        table = _table(_metrics_grid([("", document["metrics"])], keys=("model",)), output)
-        caption = _caption(document.get("backtest") or {})
-        parts.append(table + (wrapped(caption, width) + "\n" if caption else ""))
+        table = _table(metrics_grid([((), document["metrics"])], keys=("model",)), output)
+        below = caption(document.get("backtest") or {})
+        parts.append(table + (wrapped(below, width) + "\n" if below else ""))
     if document.get("per_series"):
-        parts.append(_table(_series_grid(document), output))
+        parts.append(_table(series_grid(document), output))
+    if document.get("per_step"):
+        metric, grid = step_grid(document)
+        parts.append(_table(grid, output) + f"{metric} by step of the horizon; the other metrics with --format csv\n")
     return "\n".join(parts)
-
-
-def _caption(backtest: Mapping[str, Any]) -> str:
-    """What the metrics were measured on, from those of its facts that are there."""
-    origins, season = backtest.get("origins"), backtest.get("seasonality")
-    first, last = backtest.get("first_cutoff"), backtest.get("last_cutoff")
-    facts = [f"{origins} origin{'s' if origins != 1 else ''}"] if origins is not None else []
-    facts += [f"{name} {backtest[name]}" for name in ("horizon", "step") if backtest.get(name) is not None]
-    facts += [f"seasonality m = {season}"] if season is not None else []
-    facts += [f"cutoffs {first} to {last}"] if first is not None else []
-    return printable(", ".join(facts))
-
-
-def _metrics_grid(parts: Iterable[tuple[str, Mapping[str, Mapping[str, Any]]]], keys: Sequence[str]) -> Grid:
-    """A row per model, stacklstm first, for each part (a series, or "" for the whole); the best of a part marked."""
-    parts = list(parts)
-    names = list(dict.fromkeys(name for _, models in parts for scores in models.values() for name in scores))
-    rows: list[list[Any]] = []
-    best: set[tuple[int, int]] = set()
-    for series, models in parts:
-        first, ordered = len(rows), sorted(models, key=lambda model: model != "stacklstm")
-        for model in ordered:
-            values = [models[model].get(name) for name in names]
-            rows.append([series, model][2 - len(keys) :] + values)
-        for column, name in enumerate(names, len(keys)):
-            best |= {(first + row, column) for row in _best(name, [line[column] for line in rows[first:]])}
-    return Grid([*keys, *names], rows, keys=len(keys), best=frozenset(best))
-
-
-def _best(metric: str, values: Sequence[float | None]) -> list[int]:
-    """The indices of the best values of a metric; none where there is nothing to choose from."""
-    if metric.startswith("width_"):  # narrow is good only with the right coverage
-        return []
-    if metric.startswith("coverage_"):
-        aim = float(metric.removeprefix("coverage_")) / 100
-        losses = {i: abs(v - aim) for i, v in enumerate(values) if v is not None and math.isfinite(v)}
-    elif metric == "bias":
-        losses = {i: abs(v) for i, v in enumerate(values) if v is not None and math.isfinite(v)}
-    else:
-        sign = -1 if metric in _HIGHER_IS_BETTER else 1
-        losses = {i: sign * v for i, v in enumerate(values) if v is not None and math.isfinite(v)}
-    return [i for i, loss in losses.items() if loss == min(losses.values())] if len(losses) > 1 else []
-
-
-def _series_grid(document: Mapping[str, Any]) -> Grid:
-    parts = [(str(entry["series"]), entry["metrics"]) for entry in document["per_series"]]
-    return _metrics_grid(parts, keys=("series", "model"))
-
-
-def _whole_grid(document: Mapping[str, Any]) -> Grid:
-    """The metrics as one grid; with those per series the whole comes first, its series empty."""
-    whole = document.get("metrics") or {}
-    if not document.get("per_series"):
-        return _metrics_grid([("", whole)], keys=("model",))
-    parts = [("", whole)] + [(str(entry["series"]), entry["metrics"]) for entry in document["per_series"]]
-    return _metrics_grid(parts, keys=("series", "model"))
-
-
-def _frame_grid(frame: pandas.DataFrame) -> Grid:
-    columns = [
-        [None if missing else value for value, missing in zip(column.tolist(), column.isna().tolist(), strict=True)]
-        for _, column in frame.items()
-    ]
-    names = [str(name) for name in frame.columns]
-    keys = names.index("forecast") if "forecast" in names else 1
-    return Grid(names, list(zip(*columns, strict=True)), keys=keys)
-
-
-def _card_grids(card: Mapping[str, Any]) -> Iterator[Grid]:
-    """What stands at the top of the card, then a grid for each section; the metrics as `train` shows them.
-
-    A section that is a list of objects has a row for each of them.
-    """
-    top = [(key, _field(value)) for key, value in card.items() if not isinstance(value, (Mapping, list))]
-    if top:
-        yield Grid(("field", "value"), top)
-    for title, section in card.items():
-        if title == "metrics" and section:
-            yield _metrics_grid([("", section)], keys=("model",))
-        elif isinstance(section, list) and section:
-            columns = list(dict.fromkeys(key for item in section for key in item))
-            rows = [[_field(item.get(key)) for key in columns] for item in section]
-            yield Grid((title, *columns[1:]), rows)
-        elif isinstance(section, Mapping) and section:
-            yield Grid((title, "value"), [(key, _field(value)) for key, value in _flat(section)])
-
-
-def _flat(section: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in section.items():
-        if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{prefix}{key}.")
-        elif isinstance(value, list) and value and isinstance(value[0], Mapping):
-            for place, item in enumerate(value, start=1):
-                yield from _flat(item, f"{prefix}{key}.{place}.")
-        else:
-            yield f"{prefix}{key}", value
-
-
-def _field(value: Any) -> str:
-    """A value of a card as text."""
-    value = plain(value)
-    if isinstance(value, list) and not any(isinstance(item, (list, dict)) for item in value):
-        return ", ".join(_field(item) for item in value)
-    if value is None or value == {}:
-        return ""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _cell(value: Any) -> str:
@@ -435,6 +327,55 @@ def _csv(grid: Grid) -> str:
     return text.getvalue()
 
 
+def _csv_pieces(frames: Iterable[pandas.DataFrame], envelope: Mapping[str, Any]) -> Iterator[bytes]:
+    header = ""
+    for frame in frames:
+        grid = frame_grid(frame)
+        yield _encoded(_csv(grid).removeprefix(header))
+        header = _csv(dataclasses.replace(grid, rows=[]))
+
+
+def _json_pieces(frames: Iterable[pandas.DataFrame], envelope: Mapping[str, Any]) -> Iterator[bytes]:
+    """One document, its records each on a line of its own."""
+    document = {"schema": 1, **plain(envelope), "forecasts": []}
+    head, _, tail = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False).rpartition("[]")
+    between = "["
+    for frame in frames:
+        lines = [_json_line(record).rstrip() for record in frame_grid(frame).records()]
+        yield _encoded(head + between + "\n    " + ",\n    ".join(lines))
+        head, between = "", ","
+    yield _encoded(("" if between == "," else head + between) + "\n  ]" + tail + "\n")
+
+
+def _ndjson_pieces(frames: Iterable[pandas.DataFrame], envelope: Mapping[str, Any]) -> Iterator[bytes]:
+    for frame in frames:
+        yield _encoded("".join(map(_json_line, frame_grid(frame).records())))
+
+
+def _parquet_pieces(frames: Iterable[pandas.DataFrame], envelope: Mapping[str, Any]) -> Iterator[bytes]:
+    import pyarrow
+    import pyarrow.parquet
+
+    buffer = io.BytesIO()
+    writer = None
+    for frame in frames:
+        table = pyarrow.Table.from_pandas(frame, preserve_index=False)
+        writer = writer or pyarrow.parquet.ParquetWriter(buffer, table.schema)
+        writer.write_table(table)
+    if writer is not None:
+        writer.close()
+    yield buffer.getvalue()
+
+
+_FORECAST_FORMS: dict[str, Callable[[Iterable[pandas.DataFrame], Mapping[str, Any]], Iterator[bytes]]] = {
+    "csv": _csv_pieces,
+    "json": _json_pieces,
+    "ndjson": _ndjson_pieces,
+    "parquet": _parquet_pieces,
+}
+"""How a table of forecasts becomes a file, part by part."""
+
+
 def _json_line(document: Mapping[str, Any]) -> str:
     return json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":")) + "\n"
 
@@ -451,7 +392,8 @@ def _parquet(grid: Grid) -> bytes:
     import pyarrow.parquet
 
     columns = list(zip(*grid.rows, strict=True)) or [()] * len(grid.columns)
-    kinds = [pyarrow.string() if i < grid.keys else pyarrow.float64() for i in range(len(grid.columns))]
+    named = [pyarrow.string() if name != "step" else pyarrow.int64() for name in grid.columns[: grid.keys]]
+    kinds = [*named, *[pyarrow.float64()] * (len(grid.columns) - grid.keys)]
     arrays = [pyarrow.array(column, kind) for column, kind in zip(columns, kinds, strict=True)]
     buffer = io.BytesIO()
     pyarrow.parquet.write_table(pyarrow.table(arrays, names=list(grid.columns)), buffer)
@@ -466,7 +408,11 @@ def _write_human(text: str, output: OutputConfig) -> None:
 
 def _write_text(text: str, output: OutputConfig) -> None:
     """Write text for a program: UTF-8; bytes of a name that were no UTF-8 in their escaped form."""
-    _write_bytes(text.encode("utf-8", "backslashreplace"), output)
+    _write_bytes(_encoded(text), output)
+
+
+def _encoded(text: str) -> bytes:
+    return text.encode("utf-8", "backslashreplace")
 
 
 def _write_bytes(data: bytes, output: OutputConfig) -> None:

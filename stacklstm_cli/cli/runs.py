@@ -13,13 +13,15 @@ from typing import Any
 import numpy as np
 
 from stacklstm_cli import STARTED
-from stacklstm_cli.cli.documents import forecast_document, score_document, training_document
+from stacklstm_cli.cli.charts import MOST_FORECASTS, Picture, forecast_picture
+from stacklstm_cli.cli.documents import forecast_document, training_document
+from stacklstm_cli.cli.losses import Losses, training_picture
 from stacklstm_cli.cli.messages import Messages
+from stacklstm_cli.cli.pictures import check_pictures, drawn
 from stacklstm_cli.cli.progress import TrainingProgress
 from stacklstm_cli.cli.report import check_output, refuse_overwriting, write_document, write_forecast
 from stacklstm_cli.config import (
     DataConfig,
-    EvaluationConfig,
     ForecastConfig,
     MetricConfig,
     ModelConfig,
@@ -35,14 +37,15 @@ from stacklstm_cli.data.opening import require_files
 from stacklstm_cli.data.panel import Panel
 from stacklstm_cli.data.reading import read_panel
 from stacklstm_cli.errors import NothingLearnedError, UsageError
-from stacklstm_cli.evaluation.scoring import EXPLANATIONS
-from stacklstm_cli.evaluation.scoring import evaluate as score
+from stacklstm_cli.evaluation.backtest import Backtest
+from stacklstm_cli.evaluation.diagnosis import diagnose
+from stacklstm_cli.evaluation.statistical import asked_for
 from stacklstm_cli.files import check_writable
 from stacklstm_cli.model import checkpoint as checkpoints
-from stacklstm_cli.model.forecaster import Forecaster
 from stacklstm_cli.model.frame import attention_frame, forecast_frame
 from stacklstm_cli.model.inputs import MOST_CATEGORIES, unknown_categories
 from stacklstm_cli.training import runtime as machine
+from stacklstm_cli.training.loop import OnEvent
 
 
 def train(
@@ -66,6 +69,7 @@ def train(
     refuse_overwriting("--model", path, sources)
     check_writable(path)
     check_output(output, path, *sources)
+    check_pictures(pictures, output, path, *sources)
     panel = read(sources, data, reading, messages)
     if network.min is None and network.loss != "negative-binomial" and np.nanmin(panel.values) >= 0:
         messages.note("no value is negative; --min 0 keeps every forecast from falling below 0")
@@ -74,9 +78,11 @@ def train(
         messages.note(f"{name!r} has more than {MOST_CATEGORIES} texts; the rarest count as unknown: {named(texts)}")
     for line in plan.explained():
         messages.note(line)
-    clock = machine.Clock(training.max_time)
+    baselines = asked_for(metrics.baselines, plan.seasonality)
+    clock, losses = machine.Clock(training.max_time), Losses()
     with machine.signals_stop(clock), TrainingProgress(messages.progress_stream) as progress:
-        trainer = Trainer(panel, plan, device=device, clock=clock, on_event=progress.update)
+        on_event = each_of(progress.update, losses.update)
+        trainer = Trainer(panel, plan, device=device, clock=clock, on_event=on_event, baselines=baselines)
         try:
             outcome = trainer.run(checkpoints.given_options(data, reading, network, training))
         except NothingLearnedError as error:
@@ -86,12 +92,17 @@ def train(
             raise
         checkpoints.save(outcome.checkpoint, path)
     messages.note(f"saved {path}")
+    for one in baselines.values():
+        messages.note(one.explained())
     for line in outcome.explained():
         messages.detail(line)
     for code, text in outcome.warnings:
         messages.warning(code, text)
+    if outcome.judgement is not None:
+        diagnosed(outcome.judgement, messages)
     document = training_document(path, panel, plan, outcome, clock, metrics)
-    write_document(finished(document, messages), output)
+    with drawn(pictures, messages, lambda: training_picture(losses, outcome, "Losses of the training", path.name)):
+        write_document(finished(document, messages), output)
     return clock.exit_status
 
 
@@ -109,12 +120,13 @@ def predict(
     device = machine.prepare(runtime)
     future = [] if config.future is None else [config.future]
     check_output(output, path, *sources, *future)
-    refuse_ignored(config)
+    check_pictures(pictures, output, path, *sources, *future)
+    refuse_ignored(config, pictures)
     require_files([*sources, *future])
     saved = checkpoints.load(path)
     panel = read(sources, saved.data_config, reading, messages, saved, path, config.future)
     horizon = config.horizon or saved.spec.horizon
-    forecaster = Forecaster(saved.network(saved.final), device)
+    forecaster = saved.forecaster(device)
     forecaster.check(horizon, [])
     if config.future_template:
         frame = future_template(panel, horizon)
@@ -123,13 +135,27 @@ def predict(
     else:
         require_known(panel, horizon)
         frame = forecast_frame(forecaster, panel, config)
-    write_forecast(frame, output, finished(forecast_document(path, panel, saved), messages))
+
+    def picture() -> Picture:
+        long = frame
+        if config.wide:  # which has no intervals
+            first = panel.part(0, min(panel.n_series, MOST_FORECASTS))
+            long = forecast_frame(forecaster, first, dataclasses.replace(config, wide=False))
+        return forecast_picture(panel, long, horizon, saved.seasonality, path.name)
+
+    with drawn(pictures, messages, picture):
+        write_forecast(frame, output, finished(forecast_document(path, panel, saved), messages))
 
 
-def refuse_ignored(config: ForecastConfig) -> None:
+def refuse_ignored(config: ForecastConfig, pictures: PictureConfig) -> None:
     """Raise `UsageError` where one option of `predict` would leave another without effect."""
     alone = [name for name in ("future_template", "attention_weights") if getattr(config, name)]
-    given = {field.name for field in dataclasses.fields(config) if getattr(config, field.name) != field.default}
+    given = {
+        field.name
+        for part in (config, pictures)
+        for field in dataclasses.fields(part)
+        if getattr(part, field.name) != field.default
+    }
     others = sorted(given - {*alone[:1], "future"} - ({"horizon"} if alone[:1] == ["future_template"] else set()))
     if alone and others:
         raise UsageError(
@@ -137,30 +163,6 @@ def refuse_ignored(config: ForecastConfig) -> None:
             hint="Leave out one of them.",
             code="options_exclude_each_other",
         )
-
-
-def evaluate(
-    sources: list[str],
-    path: Path,
-    config: EvaluationConfig,
-    reading: ReadingConfig,
-    metrics: MetricConfig,
-    runtime: RuntimeConfig,
-    output: OutputConfig,
-    pictures: PictureConfig,
-    messages: Messages,
-) -> None:
-    """Score a saved model and write its table."""
-    device = machine.prepare(runtime)
-    check_output(output, path, *sources)
-    require_files(sources)
-    saved = checkpoints.load(path)
-    panel = read(sources, saved.data_config, reading, messages, saved, path)
-    scored = score(saved, panel, config, metrics, device)
-    messages.note(EXPLANATIONS[scored.rows])
-    if scored.rows == "holdout" and panel.fingerprint() != saved.data["fingerprint"]:
-        messages.note("the file is not the one that the model was trained on")
-    write_document(finished(score_document(path, panel, saved, scored, metrics), messages), output)
 
 
 def read(
@@ -195,9 +197,30 @@ def read(
                 "naive_fallback",
                 f"a single value says nothing of what comes; a naive forecast repeats it: {named(short)}",
             )
+        if saved.calibration is None and len(saved.spec.quantiles) > 1:
+            messages.note(f"the intervals of {path} are not calibrated: they are what the network has learned")
         if not saved.metrics:
             messages.note(f"{path} was never judged on a holdout; evaluate it before you rely on it.")
     return panel
+
+
+def diagnosed(backtest: Backtest, messages: Messages) -> None:
+    """Warn of what is wrong with the forecasts of a backtest."""
+    for finding in diagnose(backtest):
+        if finding.code:
+            messages.warning(finding.code, finding.text)
+        else:
+            messages.note(finding.text)
+
+
+def each_of(*takers: OnEvent) -> OnEvent:
+    """Gives every event to each of these."""
+
+    def take(event: dict[str, Any]) -> None:
+        for taker in takers:
+            taker(event)
+
+    return take
 
 
 def named(series: list[str]) -> str:

@@ -19,6 +19,8 @@ from stacklstm_cli.data.panel import Floats, Ints, Panel
 from stacklstm_cli.evaluation.metrics import (
     Scales,
     Sums,
+    central_intervals,
+    coverage,
     overall_metrics,
     seasonal_scales,
     series_metrics,
@@ -75,6 +77,30 @@ class Backtest:
                 },
             }
             for place, index in enumerate(scored.tolist())
+        ]
+
+    def per_step(self) -> list[dict[str, Any]]:
+        """`{"step": 1, "metrics": {predictor: {metric: value}}}` of each step of the horizon, over all series."""
+        tables: list[dict[str, Any]] = [{"step": step, "metrics": {}} for step in range(1, self.horizon + 1)]
+        for name, forecast in self.forecasts.items():
+            for at, table in enumerate(tables):
+                actual, ahead = self.actual[:, at : at + 1], forecast[:, at : at + 1]  # [O, 1], [O, 1, Q]
+                sums = sum_errors(actual, ahead, self.quantiles, self.origins.series, self.panel.n_series)
+                found = overall_metrics(sums, self.scales)
+                table["metrics"][name] = {metric: _number(value) for metric, value in found.items()}
+        return tables
+
+    def coverage(self, predictor: str) -> list[dict[str, Any]]:
+        """`{"nominal": 0.8, "achieved": 0.79, "points": 360}` of each central interval, widest first: the share of
+        the observed values that it should hold and held, and how many there were."""
+        sums = self._sums[predictor].pooled()
+        return [
+            {
+                "nominal": round(interval.level / 100, 9),
+                "achieved": _number(float(coverage(sums, place)[0])),
+                "points": int(sums.points[0]),
+            }
+            for place, interval in enumerate(central_intervals(self.quantiles))
         ]
 
     @property

@@ -5,6 +5,7 @@ N series, O origins.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,11 +13,12 @@ import numpy as np
 import torch
 
 from stacklstm_cli.config import MEDIAN, EvaluationConfig, MetricConfig, interval_quantiles
-from stacklstm_cli.data.origins import Origins, plan_origins
+from stacklstm_cli.data.origins import Origins, Tally, plan_origins, tally
 from stacklstm_cli.data.panel import Ints, Panel
 from stacklstm_cli.errors import DataError, UsageError
-from stacklstm_cli.evaluation.backtest import Backtest, backtest
+from stacklstm_cli.evaluation.backtest import Backtest, Predictor, backtest
 from stacklstm_cli.evaluation.baselines import standard_baselines
+from stacklstm_cli.evaluation.statistical import Statistical, added, asked_for
 from stacklstm_cli.evaluation.verdict import MODEL
 from stacklstm_cli.model.checkpoint import Checkpoint
 from stacklstm_cli.model.forecaster import Forecaster
@@ -28,6 +30,27 @@ EXPLANATIONS: dict[Rows, str] = {
     "rows to score)",
     "in sample": "scored IN SAMPLE: rows that the weights were trained on; expect worse on new ones",
 }
+REFITTED: dict[Rows, str] = {
+    "new rows": "scored: rows after the last training row, by networks fitted anew on the rows before them",
+    "holdout": "scored: the holdout of the training, by networks fitted anew on the rows before it (no horizon of "
+    "newer rows to score)",
+    "in sample": "scored IN SAMPLE: by networks fitted anew on earlier rows, whose settings were chosen on these rows",
+}
+"""The same where --refit-every replaces the weights."""
+MOST_NUMBERS = 2**29
+"""Forecast numbers of all predictors that are held in memory, 8 bytes each."""
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The rows that may be scored, and the origins in them."""
+
+    rows: Rows
+    origins: Origins
+    first: Ints
+    """[N] first row of each series that may be scored; less than 1 where its first rows have no past."""
+    last: Ints
+    """[N] one after the last such row."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +60,13 @@ class Scored:
     backtest: Backtest
     rows: Rows
     step: int
+    tally: Tally
+    refitted: bool
+
+    @property
+    def explanation(self) -> str:
+        """Which rows were scored by what, for a person."""
+        return (REFITTED if self.refitted else EXPLANATIONS)[self.rows]
 
 
 def evaluate(
@@ -45,24 +75,61 @@ def evaluate(
     config: EvaluationConfig,
     metrics: MetricConfig,
     device: torch.device,
+    refitting: Callable[[Forecaster, Origins], Predictor] | None = None,
+    tell: Callable[[str], None] = lambda note: None,
 ) -> Scored:
     """Backtest the saved model beside the baselines on the rows it may be scored on.
 
     New rows by the final weights, where there is a horizon of them; else the holdout by the judged weights.
+    `refitting` makes, of the forecaster and the origins, a predictor that is fitted anew on the way; `tell` takes
+    what a person should know of the baselines.
     Raises `UsageError` for a range that makes no sense, `DataError` where no origin is left.
     """
     horizon = checkpoint.spec.horizon
     step = config.step or horizon
-    rows, origins = choose_origins(checkpoint, panel, config, step)
-    weights = checkpoint.judged if rows == "holdout" and checkpoint.judged is not None else checkpoint.final
+    chosen = choose_origins(checkpoint, panel, config, step)
+    rows, origins = chosen.rows, chosen.origins
     seasonality = metrics.seasonality or checkpoint.seasonality
     asked = {*config.quantiles, *interval_quantiles(config.interval)}
     quantiles = sorted({*(asked or checkpoint.spec.quantiles), MEDIAN})
-    predictors = {MODEL: Forecaster(checkpoint.network(weights), device), **standard_baselines(seasonality)}
-    return Scored(backtest(predictors, panel, origins, horizon, quantiles, seasonality), rows, step)
+    # Without a refit the rows after the last training row begin with the holdout, which the final calibration knows.
+    held = rows == "holdout" or (rows == "new rows" and not checkpoint.knows_holdout)
+    forecaster = checkpoint.judged_forecaster(device) if held else checkpoint.forecaster(device)
+    forecaster.check(horizon, quantiles)
+    model = forecaster if refitting is None else refitting(forecaster, origins)
+    baselines = baselines_for(metrics.baselines, origins, seasonality, tell)
+    refuse_too_many(origins, horizon * len(quantiles) * (1 + len(baselines)), step)
+    found = backtest({MODEL: model, **baselines}, panel, origins, horizon, quantiles, seasonality)
+    tell_of(baselines, tell)
+    return Scored(
+        found,
+        rows,
+        step,
+        tally(panel, origins, horizon, chosen.first, chosen.last),
+        refitting is not None,
+    )
 
 
-def choose_origins(checkpoint: Checkpoint, panel: Panel, config: EvaluationConfig, step: int) -> tuple[Rows, Origins]:
+def baselines_for(
+    names: Sequence[str], origins: Origins, seasonality: int, tell: Callable[[str], None]
+) -> dict[str, Predictor]:
+    """The naive baselines and those that are named; where none is named, those that take seconds."""
+    statistical = asked_for(names, seasonality)
+    if not names:
+        statistical, note = added(origins, seasonality)
+        if note:
+            tell(note)
+    return {**standard_baselines(seasonality), **statistical}
+
+
+def tell_of(baselines: Mapping[str, Predictor], tell: Callable[[str], None]) -> None:
+    """Say what became of the baselines that are fitted."""
+    for one in baselines.values():
+        if isinstance(one, Statistical):
+            tell(one.explained())
+
+
+def choose_origins(checkpoint: Checkpoint, panel: Panel, config: EvaluationConfig, step: int) -> Chosen:
     """The rows to score and the origins in them."""
     lengths, horizon = panel.lengths, checkpoint.spec.horizon
     start = position(panel, "--start", config.start)
@@ -71,27 +138,40 @@ def choose_origins(checkpoint: Checkpoint, panel: Panel, config: EvaluationConfi
     if start is not None and end is not None and end < start:
         raise UsageError(f"--end {config.end} is before --start {config.start}.", code="empty_range")
 
-    def plan(first: Ints, last: Ints) -> Origins:
+    def plan(rows: Rows, first: Ints, last: Ints) -> Chosen:
         if start is not None:
-            first = np.maximum(start - panel.starts, 0)
-        return plan_origins(first, last, horizon, step, config.origins, "end" if start is None else "start")
+            first = start - panel.starts
+        count_from: Literal["start", "end"] = "end" if start is None else "start"
+        return Chosen(rows, plan_origins(first, last, horizon, step, config.origins, count_from), first, last)
 
     context = np.minimum(checkpoint.spec.context_length, np.maximum(lengths - horizon, 1))
     new = checkpoint.rows_of(panel, checkpoint.trained_to, unseen=context)
     if config.in_sample:
-        rows: Rows = "in sample"
-        origins = plan(context, last)
+        chosen = plan("in sample", context, last)
     else:
         if start is not None:
             refuse_trained(checkpoint, panel, config, start, new)
-        rows, origins = "new rows", plan(new, last)
-        if not len(origins) and start is None:
-            rows = "holdout"
+        chosen = plan("new rows", new, last)
+        if not len(chosen.origins) and start is None:
             held = checkpoint.rows_of(panel, checkpoint.data_to, unseen=np.zeros_like(lengths))
-            origins = plan(checkpoint.rows_of(panel, checkpoint.judged_to, unseen=lengths), np.minimum(last, held))
-    if not len(origins):
+            judged = checkpoint.rows_of(panel, checkpoint.judged_to, unseen=lengths)
+            chosen = plan("holdout", judged, np.minimum(last, held))
+    if not len(chosen.origins):
         raise nothing_to_score(checkpoint, panel, config, new)
-    return rows, origins
+    return chosen
+
+
+def refuse_too_many(origins: Origins, numbers: int, step: int) -> None:
+    """Raise `UsageError` where the forecasts, so many numbers for each origin, would not fit into memory."""
+    total = len(origins) * numbers
+    if total > MOST_NUMBERS:
+        fewer = -(-total // MOST_NUMBERS)
+        most = int(np.bincount(origins.series).max())
+        raise UsageError(
+            f"{len(origins):,} forecasts beside the baselines' would take {total * 8 / 1e9:.0f} GB of memory.",
+            hint=f"Give --step {fewer * step} or more, or --origins {max(most // fewer, 1)} or fewer.",
+            code="too_many_origins",
+        )
 
 
 def position(panel: Panel, option: str, text: str | None) -> int | None:

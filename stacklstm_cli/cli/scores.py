@@ -1,0 +1,219 @@
+"""What `evaluate` does once it is parsed: a saved model on rows it has not seen, or a saved forecast on what came."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from stacklstm_cli.cli.charts import Picture, backtest_picture
+from stacklstm_cli.cli.documents import saved_document, saved_line, score_document
+from stacklstm_cli.cli.grids import plain
+from stacklstm_cli.cli.messages import Messages
+from stacklstm_cli.cli.pictures import check_pictures, drawn
+from stacklstm_cli.cli.progress import TrainingProgress
+from stacklstm_cli.cli.report import (
+    check_forecasts,
+    check_output,
+    refuse_overwriting,
+    write_document,
+    write_forecasts,
+)
+from stacklstm_cli.cli.runs import diagnosed, finished, read
+from stacklstm_cli.cli.webpage import write_page
+from stacklstm_cli.config import (
+    POINT_LOSSES,
+    EvaluationConfig,
+    MetricConfig,
+    OutputConfig,
+    PictureConfig,
+    ReadingConfig,
+    RuntimeConfig,
+    option_name,
+)
+from stacklstm_cli.data.opening import require_files
+from stacklstm_cli.data.origins import Origins
+from stacklstm_cli.data.panel import Panel
+from stacklstm_cli.data.reading import read_panel
+from stacklstm_cli.errors import JudgementError, UsageError
+from stacklstm_cli.evaluation.backtest import Backtest, Predictor
+from stacklstm_cli.evaluation.saved import open_saved, read_actuals, read_saved, score_saved
+from stacklstm_cli.evaluation.scoring import evaluate as score
+from stacklstm_cli.evaluation.verdict import MODEL, worse_than
+from stacklstm_cli.files import append_line, check_appendable
+from stacklstm_cli.model import checkpoint as checkpoints
+from stacklstm_cli.model.forecaster import Forecaster
+from stacklstm_cli.model.frame import backtest_frames, refuse_backtest_clash
+from stacklstm_cli.training import runtime as machine
+from stacklstm_cli.training.defaults import season_of
+from stacklstm_cli.training.refitting import Refitting
+
+AGAINST = ("against", "append", "fail_if_worse_than", "report")
+"""Options of evaluation that mean something for a saved forecast."""
+
+
+def evaluate(
+    sources: list[str],
+    path: Path,
+    config: EvaluationConfig,
+    reading: ReadingConfig,
+    metrics: MetricConfig,
+    runtime: RuntimeConfig,
+    output: OutputConfig,
+    pictures: PictureConfig,
+    messages: Messages,
+) -> None:
+    """Score a saved model and write its table."""
+    device = machine.prepare(runtime)
+    if config.append is not None:
+        raise UsageError(
+            "--append adds a line about a saved forecast, and none is given.",
+            hint="Name the forecast with --against.",
+            code="append_without_against",
+        )
+    check_output(output, path, *sources)
+    others = [] if config.forecasts is None else [config.forecasts]
+    check_pictures(pictures, output, path, *sources, *others, report=config.report)
+    if config.forecasts is not None:
+        check_forecasts(config.forecasts, path, *sources, *([output.output] if output.output else []))
+    require_files(sources)
+    saved = checkpoints.load(path)
+    panel = read(sources, saved.data_config, reading, messages, saved, path)
+    if config.forecasts is not None:
+        refuse_backtest_clash(panel)
+    with refits(saved, panel, config.refit_every, messages) as refitting:
+        scored = score(saved, panel, config, metrics, device, refitting, messages.note)
+    messages.note(scored.explanation)
+    if scored.rows == "holdout" and panel.fingerprint() != saved.data["fingerprint"]:
+        messages.note("the file is not the one that the model was trained on")
+    if scored.tally.explained():
+        messages.note(scored.tally.explained())
+    diagnosed(scored.backtest, messages)
+    document = score_document(path, panel, saved, scored, metrics)
+    if config.forecasts is not None:
+        write_backtest(scored.backtest, saved, config.forecasts, document)
+        messages.note(f"wrote {config.forecasts}")
+
+    def picture() -> Picture:
+        return backtest_picture(scored.backtest, scored.step, scored.rows, f"model {path.name}")
+
+    with gate(document, config.fail_if_worse_than), drawn(pictures, messages, picture):
+        if config.report is not None:
+            write_page(config.report, finished(document, messages), scored.backtest, picture(), messages)
+        write_document(finished(document, messages), output)
+
+
+@contextlib.contextmanager
+def gate(document: dict[str, Any], baseline: str | None) -> Iterator[None]:
+    """Mark the document of a model that is worse than this baseline and, once it is written, raise `JudgementError`."""
+    worse = worse_than(document["metrics"], baseline) if baseline is not None else ""
+    if worse:
+        document["status"] = "refused"
+    yield
+    if worse:
+        raise JudgementError(
+            worse, hint=f"It was asked for by --fail-if-worse-than {baseline}.", code="worse_than_baseline"
+        )
+
+
+@contextlib.contextmanager
+def refits(
+    saved: checkpoints.Checkpoint, panel: Panel, every: int | None, messages: Messages
+) -> Iterator[Callable[[Forecaster, Origins], Predictor] | None]:
+    """What fits the network anew before every so many cutoffs, shown on a terminal and ended by a signal."""
+    if every is None:
+        yield None
+        return
+    clock = machine.Clock()
+    with machine.signals_stop(clock), TrainingProgress(messages.progress_stream) as progress:
+
+        def refitting(forecaster: Forecaster, origins: Origins) -> Predictor:
+            found = Refitting(saved, forecaster, panel, origins, every, clock=clock, on_event=progress.update)
+            messages.note(found.explained())
+            return found
+
+        yield refitting
+
+
+def write_backtest(backtest: Backtest, saved: checkpoints.Checkpoint, place: str, document: dict[str, Any]) -> None:
+    """Every forecast of the model, with what came."""
+    values = backtest.forecasts[MODEL]  # [O, H, Q]
+    point = values[:, :, backtest.quantiles.index(0.5)]  # [O, H]
+    shown = () if saved.spec.loss in POINT_LOSSES else backtest.quantiles
+    frames = backtest_frames(backtest.panel, backtest.origins, backtest.actual, point, values, shown)
+    write_forecasts(frames, place, {name: document[name] for name in ("command", "model", "data", "backtest")})
+
+
+def against(
+    sources: list[str],
+    model: Path | None,
+    usual: Path | None,
+    config: EvaluationConfig,
+    reading: ReadingConfig,
+    metrics: MetricConfig,
+    output: OutputConfig,
+    pictures: PictureConfig,
+    messages: Messages,
+) -> None:
+    """Score a saved forecast on the rows that have come since.
+
+    DATA is read as the model reads it: the one that is typed, else the one of its name where there is one; else by
+    the forecast's own columns.
+    """
+    forecast = str(config.against)
+    refuse_without_effect(config)
+    path = model or (usual if usual is not None and usual.exists() else None)
+    taken: list[str | Path] = [forecast, *sources, *([path] if path is not None else [])]
+    check_output(output, *taken)
+    others = [] if config.append is None else [config.append]
+    check_pictures(pictures, output, *taken, *others, report=config.report)
+    if config.append is not None:
+        refuse_overwriting("--append", config.append, [*taken, *([output.output] if output.output else [])])
+        check_appendable(config.append)
+    if forecast == "-" and "-" in sources:
+        raise UsageError("DATA and --against are both standard input.", hint="Name a file for one of them.")
+    require_files(sources)
+    written = open_saved(forecast)
+    saved = None if path is None else checkpoints.load(path)
+    if saved is None:
+        panel = read_actuals(sources, written, reading)
+    else:
+        panel = read_panel(sources, saved.data_config, saved.reading(reading), stored=saved.stored)
+    for text in (*panel.notes, *([f"{path} says what the columns of DATA are"] if saved is not None else [])):
+        messages.note(text)
+    known = read_saved(written, panel, saved.reading(reading).tz if saved is not None else reading.tz)
+    seasonality = metrics.seasonality or (
+        saved.seasonality if saved is not None else season_of(panel.lengths, panel.step, None)
+    )
+    arrived = score_saved(known, panel, seasonality, forecast, metrics.baselines, messages.note)
+    for text in arrived.explained():
+        messages.note(text)
+    document = saved_document(forecast, panel, known, arrived, metrics)
+    if config.append is not None:
+        line = json.dumps(plain(saved_line(document)), ensure_ascii=False, allow_nan=False) + "\n"
+        append_line(config.append, line.encode("utf-8", "backslashreplace"))
+
+    def picture() -> Picture | None:
+        found = arrived.backtest
+        label = f"forecast {Path(forecast).name}"
+        return None if found is None else backtest_picture(found, found.horizon, "a saved forecast", label)
+
+    with gate(document, config.fail_if_worse_than), drawn(pictures, messages, picture):
+        if config.report is not None:
+            write_page(config.report, finished(document, messages), arrived.backtest, picture(), messages)
+        write_document(finished(document, messages), output)
+
+
+def refuse_without_effect(config: EvaluationConfig) -> None:
+    """Raise `UsageError` for an option of the backtest beside --against, which makes none."""
+    given = [field for field in dataclasses.fields(config) if getattr(config, field.name) != field.default]
+    idle = [option_name(field) for field in given if field.name not in AGAINST]
+    if idle:
+        raise UsageError(
+            f"--against scores a forecast as it is, so {', '.join(idle)} would do nothing.",
+            hint="Leave out one of them.",
+            code="options_exclude_each_other",
+        )
