@@ -14,7 +14,7 @@ from stacklstm_cli.errors import UsageError
 from stacklstm_cli.model.heads import build_head
 from stacklstm_cli.model.inputs import feature_width
 from stacklstm_cli.model.network import StackedRNN
-from stacklstm_cli.model.windows import Windows, learned_units, user_units
+from stacklstm_cli.model.windows import Batch, Windows, learned_units, user_units
 
 BATCH_NUMBERS = 2**20
 """Numbers a batch of forecasts may hold in its widest tensor, which bounds the memory of a forecast."""
@@ -45,18 +45,21 @@ class Forecaster:
             for part in torch.split(torch.arange(len(origins), device=windows.home), self.batch_size):
                 forecast = self.batch_forecast(windows, series[part], rows[part], horizon, quantiles)  # [B, H, Q]
                 result[part.cpu().numpy()] = forecast.cpu().numpy()
-        return user_units(result, self.spec)
+        return user_units(torch.from_numpy(result), self.spec).numpy()
 
     def batch_forecast(
         self, windows: Windows, series: Tensor, rows: Tensor, horizon: int, quantiles: Sequence[float]
     ) -> Tensor:
-        """One batch of origins -> [B, H, Q] float64 in the units of the windows.
+        """One batch of origins -> [B, H, Q] float64 in the units of the windows."""
+        return self.decoded(windows.batch(series, rows), horizon, quantiles)
+
+    def decoded(self, batch: Batch, horizon: int, quantiles: Sequence[float]) -> Tensor:
+        """A batch -> [B, H, Q] float64 in the units of its windows, by torch's operations alone: `export` traces them.
 
         A context with a single value has no scale: the value is repeated.
         """
-        batch = windows.batch(series, rows)
         raw = self.network(batch.inputs.to(self.device, torch.float32))[:, :horizon]  # [B, H, K]
-        forecast = self.head.decode(raw.to(windows.home), batch.scaling, quantiles)  # [B, H, Q]
+        forecast = self.head.decode(raw.to(batch.scaling.scale.device), batch.scaling, quantiles)  # [B, H, Q]
         alone = batch.inputs.observed.sum(1) < 2  # [B]
         return torch.where(alone[:, None, None], batch.scaling.location.unsqueeze(-1), forecast)
 
