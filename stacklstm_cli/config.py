@@ -285,6 +285,13 @@ class PictureConfig(Checked):
 
 
 @dataclass(frozen=True)
+class ExportConfig(Checked):
+    """What an exported model is compared on, beside random windows."""
+
+    data: str | None = option(None, "Compare on the windows of this file too.")
+
+
+@dataclass(frozen=True)
 class ForecastConfig(Checked):
     """Which part of the forecast is written."""
 

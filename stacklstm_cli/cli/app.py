@@ -8,11 +8,13 @@ from typing import Annotated
 
 import typer
 
+from stacklstm_cli.cli.command import App
 from stacklstm_cli.cli.messages import ErrorGroup, Messages
 from stacklstm_cli.cli.options import takes
 from stacklstm_cli.config import (
     DataConfig,
     EvaluationConfig,
+    ExportConfig,
     ForecastConfig,
     MetricConfig,
     ModelConfig,
@@ -24,11 +26,11 @@ from stacklstm_cli.config import (
 )
 from stacklstm_cli.errors import UsageError
 
-app = typer.Typer(
+app = App(
     name="stacklstm",
     cls=ErrorGroup,
     no_args_is_help=True,
-    rich_markup_mode="rich",
+    rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -171,6 +173,23 @@ def inspect(
     check_output(output, model)
     messages.detail(f"read from the header of {model} alone; a forecast checks every bit of the file")
     write_card(card(model), output)
+
+
+@app.command()
+@takes
+def export(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="Model file.")],
+    comparison: ExportConfig,
+    output: OutputConfig,
+    messages: Messages,
+) -> None:
+    """Write a model as ONNX to --output, normalisation inside, once it was found to forecast as torch does.
+
+    Example: stacklstm export data.safetensors --output data.onnx --data data.csv
+    """
+    from stacklstm_cli.cli.exporting import export as write_onnx
+
+    write_onnx(model, comparison, output, messages)
 
 
 def model_path(model: Path | None, sources: list[str]) -> Path:

@@ -17,6 +17,7 @@ from typing import Any, TextIO
 import typer
 from typer.core import TyperGroup
 
+from stacklstm_cli.cli.command import Light
 from stacklstm_cli.errors import ExitStatus, ModelError, StacklstmError, UsageError
 from stacklstm_cli.files import unwritable
 
@@ -127,7 +128,7 @@ def show_error(error: StacklstmError, as_json: bool) -> None:
             sys.stderr.flush()
 
 
-class ErrorGroup(TyperGroup):
+class ErrorGroup(Light, TyperGroup):
     """The group of commands that ends the program: shows what went wrong and exits with its `ExitStatus`."""
 
     def main(
@@ -181,9 +182,12 @@ def _outcome(run: Callable[[], Any]) -> tuple[int, StacklstmError | None]:
 
 
 def _usage_error(error: typer.TyperException) -> UsageError | None:
-    """Typer's error in our form; None where it has shown the help instead, as for no arguments at all."""
+    """Typer's error in our form; None where the help is shown instead, as for no arguments at all."""
     message = error.format_message()
     context = getattr(error, "ctx", None)
+    if type(error).__name__ == "NoArgsIsHelpError":  # its message is the help, and Typer does not export it
+        typer.echo(message, err=True)
+        return None
     hint = f"`{context.command_path} --help` shows what can be typed." if context else ""
     return UsageError(message, hint=hint) if message else None
 
@@ -204,7 +208,7 @@ def _bug(error: Exception) -> StacklstmError:
 def _typed_format(words: Sequence[str]) -> str:
     """The last `--format` on the command line; read here too because an error may come before parsing is done."""
     found = ""
-    for word, following in zip(words, [*words[1:], ""], strict=True):
+    for word, following in zip(words, [*words, ""][1:], strict=True):
         if word == "--":
             break
         if word == "--format":

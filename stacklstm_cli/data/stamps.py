@@ -136,7 +136,10 @@ def _possible_formats(word: str) -> list[str]:
     if weekday:
         directive = "%A" if weekday[1].title() in WEEKDAYS else "%a"
         return [directive + weekday[2] + pattern for pattern in _possible_formats(word[weekday.end() :])]
-    return [pattern for pattern in FORMATS if expression(pattern).fullmatch(shape_of(word))]
+    marks = {*word.lower(), " ", SEPARATOR}
+    # To make an expression of each format would take longer than to read most files.
+    likely = [pattern for pattern in FORMATS if marks.issuperset(re.sub(r"%[A-Za-z]", "", pattern).lower())]
+    return [pattern for pattern in likely if expression(pattern).fullmatch(shape_of(word))]
 
 
 def _reading(format: str, parsed: Parsed, last_word: str, like: TimeForm | None) -> Reading:

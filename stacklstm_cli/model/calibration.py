@@ -67,10 +67,13 @@ class Calibration:
 
     def outwards(self, moved: Tensor) -> Tensor:
         """No quantile [..., Q] nearer to the median than one between the two."""
-        middle = self.middle
-        above = moved[..., middle:].cummax(-1).values
-        below = moved[..., : middle + 1].flip(-1).cummin(-1).values.flip(-1)
-        return torch.cat([below[..., :-1], above], -1)  # [..., Q]
+        columns = list(moved.unbind(-1))
+        # One by one: ONNX has no words for a running maximum.
+        for place in range(self.middle + 1, len(columns)):
+            columns[place] = torch.maximum(columns[place], columns[place - 1])
+        for place in range(self.middle - 1, -1, -1):
+            columns[place] = torch.minimum(columns[place], columns[place + 1])
+        return torch.stack(columns, -1)  # [..., Q]
 
     @property
     def middle(self) -> int:

@@ -45,8 +45,8 @@ class Forecaster:
         result = np.empty((len(origins), horizon, len(quantiles)))
         with torch.inference_mode():
             for part, batch in self.batches(windows, origins):
-                result[part.cpu().numpy()] = self.batch_forecast(batch, horizon, quantiles).cpu().numpy()
-        return user_units(result, self.spec)
+                result[part.cpu().numpy()] = self.decoded(batch, horizon, quantiles).cpu().numpy()
+        return user_units(torch.from_numpy(result), self.spec).numpy()
 
     def learned(self, panel: Panel, origins: Origins) -> tuple[Floats, Floats]:
         """The learned quantiles [O, H, Q] before any calibration, and the scale of each window [O], in learned units.
@@ -75,8 +75,8 @@ class Forecaster:
         raw: Tensor = self.network(batch.inputs.to(self.device, torch.float32))
         return raw.to(batch.scaling.scale.device)
 
-    def batch_forecast(self, batch: Batch, horizon: int, quantiles: Sequence[float]) -> Tensor:
-        """One batch of origins -> [B, H, Q] float64 in the units of the windows.
+    def decoded(self, batch: Batch, horizon: int, quantiles: Sequence[float]) -> Tensor:
+        """A batch -> [B, H, Q] float64 in the units of its windows, by torch's operations alone: `export` traces them.
 
         A context with a single value has no scale: the value is repeated.
         """

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from stacklstm_cli.data.panel import Floats, Panel
+from stacklstm_cli.data.panel import Panel
 from stacklstm_cli.errors import DataError
 from stacklstm_cli.model.heads import Scaling
 from stacklstm_cli.model.inputs import calendar_codes
@@ -181,13 +181,13 @@ def learned_units(panel: Panel, spec: NetworkSpec) -> Panel:
     return replace(panel, values=np.log1p(panel.values))
 
 
-def user_units(forecast: Floats, spec: NetworkSpec) -> Floats:
+def user_units(forecast: Tensor, spec: NetworkSpec) -> Tensor:
     """Forecasts of any shape, back from the units of the network, and within the bounds."""
     if spec.transform == "log1p":
-        forecast = np.expm1(np.minimum(forecast, LARGEST_LOGARITHM))
+        forecast = forecast.clamp(max=LARGEST_LOGARITHM).exp() - 1  # ONNX has no expm1
     if spec.minimum is None and spec.maximum is None:
         return forecast
-    return np.clip(forecast, spec.minimum, spec.maximum)
+    return forecast.clamp(spec.minimum, spec.maximum)
 
 
 class CovariateRows:
@@ -273,7 +273,7 @@ def newest(observed: Tensor, rows: int) -> Tensor:
     """The observed places among the newest `rows` of each context [B, L]; all where there is none."""
     recent = observed.clone()
     recent[:, :-rows] = False
-    return torch.where(recent.any(1, keepdim=True), recent, observed)  # [B, L]
+    return recent | (observed & ~recent.any(1, keepdim=True))  # [B, L]; ONNX Runtime has no `where` of flags
 
 
 def mean_and_deviation(values: Tensor, counted: Tensor) -> tuple[Tensor, Tensor]:
