@@ -22,6 +22,7 @@ BASELINES = ("naive", "seasonal_naive", "drift", "seasonal_average")
 STATISTICAL_BASELINES = ("auto_ets", "auto_theta")
 NO_BASELINES = "none"
 """What leaves the statistical ones out."""
+GATES = ("strict", "unless-worse", "always")
 OUTPUT_FORMATS = ("auto", "table", "csv", "json", "ndjson", "markdown", "parquet")
 
 
@@ -201,7 +202,10 @@ class TrainingConfig(Checked):
 
     epochs: int | None = option(None, "Most passes over the training windows.", minimum=1)
     max_time: float | None = option(
-        None, "Longest training time, from the first step on: 90s, 10m, 1h.", minimum=0, parse="duration"
+        None,
+        "Longest training time, from the first step on: 90s, 10m, 1h; in retrain of the whole run.",
+        minimum=0,
+        parse="duration",
     )
     batch_size: int | None = option(None, "Windows per optimiser step.", minimum=1, maximum=1_000_000, unset=FOUND)
     learning_rate: float | None = option(None, "Step size of AdamW.", minimum=1e-8, maximum=10, unset=FOUND)
@@ -223,6 +227,48 @@ class RuntimeConfig(Checked):
 
     device: str = option("auto", "auto, cpu, cuda, cuda:N or mps.")
     threads: int = option(1, "Threads of the CPU; more than one pays only on an idle machine.", minimum=1, maximum=1024)
+
+
+@dataclass(frozen=True)
+class RunConfig(Checked):
+    """How a run that writes a model goes beside others, and after an interruption."""
+
+    resume: bool = option(True, "Go on where the same command was interrupted.")
+    wait: float | None = option(
+        None, "How long to wait for another run on the same model: 90s, 10m.", minimum=0, parse="duration", unset="not"
+    )
+
+
+@dataclass(frozen=True)
+class RetrainConfig(Checked):
+    """How a saved model is continued, and when it is replaced."""
+
+    gate: str = option(
+        "unless-worse",
+        "When the new model replaces the old one: strict is clearly better, unless-worse not clearly worse, or always.",
+        choices=GATES,
+    )
+    keep: int = option(0, "Earlier models to keep beside the model, as PATH.1, PATH.2 …", minimum=0, maximum=1000)
+    from_scratch: bool = option(False, "Fit a new network with the model's options instead of continuing its weights.")
+    refit_scaling: bool = option(
+        False, "Take the means, deviations and categories of covariates from the rows as they are now."
+    )
+    fail_if_unchanged: bool = option(False, "End with status 7, not 0, where there is nothing new to learn.")
+    log: str | None = option(None, "Add what was found to this file, one line of JSON a run.")
+
+
+@dataclass(frozen=True)
+class PromotionConfig(Checked):
+    """Which earlier model becomes the model."""
+
+    previous: bool = option(False, "The one that the last promotion replaced; doing it twice undoes it.")
+
+
+@dataclass(frozen=True)
+class InspectionConfig(Checked):
+    """What is shown of a model file."""
+
+    history: bool = option(False, "Show its retrainings instead: rows added, errors of both models, decisions.")
 
 
 @dataclass(frozen=True)

@@ -64,7 +64,34 @@ class JudgementError(StacklstmError):
     exit_status = ExitStatus.JUDGEMENT
 
 
+class LockedError(StacklstmError):
+    """Another run is at work on the model."""
+
+    exit_status = ExitStatus.LOCKED
+
+
+class StoppedError(StacklstmError):
+    """A signal ended the run before there was anything to save."""
+
+    def __init__(self, exit_status: ExitStatus) -> None:
+        super().__init__("Stopped by a signal before the first step; nothing was saved.", code="stopped")
+        self.exit_status = exit_status
+
+
 class NothingLearnedError(StacklstmError):
     """Training ended before one optimiser step, or without a finite result."""
 
     exit_status = ExitStatus.NOTHING_LEARNED
+
+
+def out_of_memory(error: Exception) -> UsageError | None:
+    """What to say of an allocation that failed, in Python, NumPy or torch, which has no class for it on the CPU."""
+    known = ("can't allocate memory", "not enough memory", "out of memory", "unable to allocate")
+    torch_failed = isinstance(error, RuntimeError) and any(words in str(error).lower() for words in known)
+    if not torch_failed and not isinstance(error, MemoryError):
+        return None
+    return UsageError(
+        "There is not enough memory for this network on this data.",
+        hint="Give a smaller --hidden-size, --batch-size or --context-length.",
+        code="out_of_memory",
+    )

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
 import secrets
+import shutil
 import stat
 from collections.abc import Iterable
 from pathlib import Path
@@ -57,7 +59,7 @@ def write_atomically(path: str | Path, data: bytes | Iterable[bytes]) -> None:
         if Path(path).exists() and not Path(path).is_file():
             _write(os.open(path, os.O_WRONLY | getattr(os, "O_BINARY", 0)), pieces, to_disk=False)
             return
-        temporary = target.with_name(f".stacklstm-{secrets.token_hex(8)}.tmp")
+        temporary = target.with_name(f"{_temporary_prefix(target)}{secrets.token_hex(8)}.tmp")
         try:
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
             _write(os.open(temporary, flags, 0o666), pieces, to_disk=True)
@@ -103,6 +105,38 @@ def append_line(path: str | Path, line: bytes) -> None:
         raise unwritable(path, error) from error
 
 
+def copy_atomically(source: Path, target: Path, owner: Path) -> None:
+    """Put the file at `source` under another name of its folder too, whole or not at all.
+
+    A second link to it where the file system has links, as models are replaced and never written into. What a
+    killed run leaves behind counts as `owner`'s. Raises `ModelError` naming `target`.
+    """
+    temporary = target.with_name(f"{_temporary_prefix(owner)}{secrets.token_hex(8)}.tmp")
+    try:
+        try:
+            os.link(source, temporary)
+        except OSError:
+            shutil.copy2(source, temporary)
+            with temporary.open("rb+") as copied:
+                os.fsync(copied.fileno())
+        try:
+            temporary.replace(target)
+        finally:
+            with contextlib.suppress(OSError):  # after the replacement there is none
+                temporary.unlink()
+        _flush_folder(target.parent)
+    except OSError as error:
+        raise unwritable(target, error) from error
+
+
+def clear_leftovers(path: str | Path) -> None:
+    """Remove what writers of `path` that were killed have left behind. Only for one who knows that none is at work."""
+    target = _real(Path(path))
+    for temporary in target.parent.glob(f"{_temporary_prefix(target)}*.tmp"):
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
 def unwritable(path: str | Path, error: OSError) -> ModelError:
     """The error to show for a write to `path` that failed with `error`."""
     reason = error.strerror or str(error)
@@ -112,6 +146,11 @@ def unwritable(path: str | Path, error: OSError) -> ModelError:
 
 def _real(path: Path) -> Path:
     return Path(os.path.realpath(path))
+
+
+def _temporary_prefix(target: Path) -> str:
+    """How temporary files of this target begin: as long for every name, so that no name becomes too long."""
+    return f".stacklstm-{hashlib.sha256(os.fsencode(target.name)).hexdigest()[:12]}-"
 
 
 def _write(descriptor: int, pieces: Iterable[bytes], *, to_disk: bool) -> None:

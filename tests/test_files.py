@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from stacklstm_cli.errors import ExitStatus, ModelError
-from stacklstm_cli.files import append_line, check_appendable, check_writable, write_atomically
+from stacklstm_cli.files import append_line, check_appendable, check_writable, clear_leftovers, write_atomically
 
 posix_only = pytest.mark.skipif(os.name == "nt", reason="POSIX permissions, links and pipes")
 
@@ -168,3 +168,32 @@ def test_pieces_are_written_whole_or_not_at_all(tmp_path: Path) -> None:
         write_atomically(path, pieces())
     assert path.read_bytes() == b"ab"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_leftovers_of_a_killed_writer_are_cleared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of this file alone: another one's writer may be at work."""
+
+    def killed(descriptor: int) -> None:
+        monkeypatch.setattr(Path, "unlink", lambda *_, **__: None)  # a killed process cleans nothing up
+        raise KeyboardInterrupt
+
+    for name in ("model", "other"):
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", killed)
+            with pytest.raises(KeyboardInterrupt):
+                write_atomically(tmp_path / name, b"new")
+        monkeypatch.undo()
+    assert len(list(tmp_path.iterdir())) == 2
+    clear_leftovers(tmp_path / "model")
+    (left,) = tmp_path.iterdir()
+    clear_leftovers(tmp_path / "model")
+    assert left.exists()
+    clear_leftovers(tmp_path / "other")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_name_as_long_as_a_name_can_be(tmp_path: Path) -> None:
+    """The temporary file's name is no longer."""
+    target = tmp_path / ("m" * 255)
+    write_atomically(target, b"abc")
+    assert target.read_bytes() == b"abc"

@@ -30,6 +30,7 @@ from stacklstm_cli.training.defaults import LEAST_WINDOWS, Plan, resolve
 from stacklstm_cli.training.fitting import TIME_TO_CHOOSE, Outcome, Trainer
 from stacklstm_cli.training.loop import Fit
 from stacklstm_cli.training.runtime import Clock, Stopped
+from stacklstm_cli.training.start import start_with
 
 LENGTHS = (200, 150, 46)
 """The last one validates, but is too short to judge on."""
@@ -112,11 +113,12 @@ def test_validation_values_choose_and_do_not_teach() -> None:
     plan = plan_for(panel)
     changed = perturbed(panel, plan.parts.train.tolist(), plan.parts.validation.tolist())
     one, other = (Trainer(some, plan, device=CPU, clock=Clock()) for some in (panel, changed))
-    (first, start), (second, start_of_changed) = one.choose(), other.choose()
+    (first, strength), (second, strength_of_changed) = one.choose(), other.choose()
     assert first.validation != second.validation
-    assert start.strength != start_of_changed.strength
+    assert strength != strength_of_changed
     # With the strength and the steps of the first, the changed panel must teach the same.
     lessons, schedule = other.lessons(plan.parts.train), replace(plan.schedule, max_steps=first.steps)
+    start = start_with(lessons, strength, plan.seasonality)
     again = other.fit(lessons, None, start, schedule, plan.parts.train, "again", 1.0)
     assert same(first.weights, again.weights)
 

@@ -21,17 +21,18 @@ from stacklstm_cli.errors import ExitStatus, NothingLearnedError
 from stacklstm_cli.model.inputs import InputSpec
 from stacklstm_cli.model.network import NetworkSpec, StackedRNN
 from stacklstm_cli.model.windows import Windows
+from stacklstm_cli.training import loop, runtime
 from stacklstm_cli.training.lessons import Lesson, Lessons, lesson_origins
 from stacklstm_cli.training.loop import (
     LEAST_IMPROVEMENT,
     Fit,
     Schedule,
+    ShuffledBatches,
     build_optimiser,
     fit,
     improves,
-    shuffled_batches,
 )
-from stacklstm_cli.training.runtime import Clock, Stopped
+from stacklstm_cli.training.runtime import Clock, Interrupted, Stopped
 
 CPU = torch.device("cpu")
 SPEC = small_spec(context_length=8, hidden_size=6)
@@ -367,24 +368,178 @@ class TestNothingLearned:
         assert all(tensor.isfinite().all() for tensor in found.weights.values())
 
 
+class TestDivergence:
+    """Back to the newest sound state with half the learning rate, at most three times."""
+
+    @staticmethod
+    def spoiled(steps: set[int], monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, float]]:
+        """Let these calls of a training step find no number; [(call, rate)] of all calls is filled in."""
+        calls: list[tuple[int, float]] = []
+        step = loop.train_step
+
+        def counted(
+            network: StackedRNN, lesson: Lesson, head: loop.Head, optimiser: loop.AdamW, grad_clip: float
+        ) -> float:
+            calls.append((len(calls) + 1, optimiser.rate))
+            if len(calls) in steps:
+                lesson = dataclasses.replace(lesson, target=lesson.target * math.nan)
+            return step(network, lesson, head, optimiser, grad_clip)
+
+        monkeypatch.setattr(loop, "train_step", counted)
+        return calls
+
+    def test_it_goes_on_from_the_last_check(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Steps 6 and 7 are made again at half the rate: the result is that of a fit that did so from step 6 on."""
+        lessons = lessons_of(wave(60), spec=small_spec(context_length=8, dropout=0.3))
+        events: list[int] = []
+        with monkeypatch.context() as patch:
+            calls = self.spoiled({8}, patch)
+            found = fitted(lessons, lessons, on_event=lambda event: events.append(event["step"]))
+        assert events == [1, 2, 3, 4, 5, 6, 7, *range(6, 21)]
+        assert [rate for _, rate in calls] == [1.0] * 8 + [0.5] * 15
+        assert found.recoveries == 1
+
+        class Slower(loop.AdamW):
+            def step(self) -> None:
+                self.rate = 1.0 if self.step_count < 5 else 0.5
+                super().step()
+
+        monkeypatch.setattr(loop, "AdamW", Slower)
+        straight = fitted(lessons, lessons)
+        assert (straight.recoveries, straight.history) == (0, found.history)
+        assert bytes_of(straight) == bytes_of(found)
+
+    @pytest.mark.parametrize(("times", "kept"), [(3, 20), (4, 5)])
+    def test_three_times_at_most(self, times: int, kept: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        """After the fourth, what was good before it is returned."""
+        calls = self.spoiled({6 + back for back in range(times)}, monkeypatch)
+        lessons = lessons_of(wave(60))
+        found = fitted(lessons, lessons)
+        assert [rate for _, rate in calls][5:9] == [1.0, 0.5, 0.25, 0.125]
+        assert found.recoveries == 3
+        assert found.history[-1]["step"] == kept
+        assert all(tensor.isfinite().all() for tensor in found.weights.values())
+
+    def test_a_gradient_that_is_no_number(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The loss is finite, its gradient overflows: no weight is touched."""
+        lessons = lessons_of(wave(60))
+
+        def overflowing(network: StackedRNN, lesson: Lesson, head: loop.Head) -> torch.Tensor:
+            return loop.masked_mean(lesson.known, lesson.known) + 0 * (network.bias * 1e-30).sqrt().sum()
+
+        monkeypatch.setattr(loop, "lesson_loss", overflowing)
+        with pytest.raises(NothingLearnedError, match="not a finite number"):
+            fitted(lessons)
+
+    def test_weights_that_overflow(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Found at the next check, also where no validation would show it, and also at the last step."""
+        lessons, step, calls = lessons_of(wave(60)), loop.train_step, list[int]()
+
+        def broken(network: StackedRNN, *arguments: Any) -> float:
+            calls.append(1)
+            loss = step(network, *arguments)
+            if len(calls) in (9, 30):
+                with torch.no_grad():
+                    network.head.weight[0, 0] = math.inf
+            return loss
+
+        monkeypatch.setattr(loop, "train_step", broken)
+        found = fitted(lessons, max_steps=25)
+        assert (found.recoveries, found.steps) == (2, 25)
+        assert all(tensor.isfinite().all() for tensor in found.weights.values())
+
+    def test_the_start_is_measured(self) -> None:
+        """The validation loss of the untouched network, for whoever compares."""
+        lessons = lessons_of(wave(60))
+        found = fitted(lessons, lessons)
+        assert found.start_validation == pytest.approx(loss_by_loops(network_of().state_dict(), lessons), rel=1e-5)
+        assert fitted(lessons).start_validation is None
+
+
+class TestSnapshots:
+    SPEC = small_spec(context_length=8, dropout=0.4)
+
+    @pytest.mark.parametrize("validated", [False, True])
+    def test_any_snapshot_leads_to_the_same_end(self, validated: bool) -> None:
+        """Weights, best weights, history and figures, with random numbers drawn in between."""
+        lessons = lessons_of(wave(60), spec=self.SPEC)
+        snapshots: list[loop.Snapshot] = []
+
+        def one(state: loop.Snapshot | None = None) -> Fit:
+            torch.rand(3)
+            judged = lessons if validated else None
+            return fit(
+                *(network_of(self.SPEC), lessons, judged, SCHEDULE), seed=0, clock=Clock(), phase="", state=state,
+                on_snapshot=lambda snapshot, better: snapshots.append(snapshot),
+            )  # fmt: skip
+
+        straight = one()
+        assert [snapshot.numbers["step"] for snapshot in snapshots] == [5, 10, 15, 20]
+        for snapshot in snapshots[:4]:
+            again = one(snapshot)
+            assert bytes_of(again) == bytes_of(straight)
+            for name in ("steps", "validation", "history", "windows", "epochs", "start_validation"):
+                assert getattr(again, name) == getattr(straight, name)
+            assert again.first_epoch_seconds is None
+
+    def test_a_snapshot_is_a_copy(self) -> None:
+        """Steps that are made later do not change it."""
+        lessons, snapshots, sums = lessons_of(wave(60)), list[loop.Snapshot](), list[float]()
+
+        def keep(snapshot: loop.Snapshot, better: bool) -> None:
+            snapshots.append(snapshot)
+            sums.append(sum(float(tensor.double().sum()) for tensor in snapshot.tensors.values()))
+
+        fit(network_of(), lessons, lessons, SCHEDULE, seed=0, clock=Clock(), phase="", on_snapshot=keep)
+        assert sums == [sum(float(tensor.double().sum()) for tensor in one.tensors.values()) for one in snapshots]
+        assert len(set(sums)) == 4
+
+
+class TestSignals:
+    def test_before_the_first_step(self) -> None:
+        """There is nothing to save."""
+        clock = Clock()
+        clock.signal_number = 15
+        with pytest.raises(Interrupted):
+            fitted(lessons_of(wave(60)), clock=clock)
+
+    def test_a_long_validation_is_given_up(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The best weights so far are returned, or those in hand; the state of the network is as it should be."""
+        now = [0.0]
+        monkeypatch.setattr(runtime.time, "monotonic", lambda: now[0])
+        lessons = lessons_of(wave(60))
+        for step in (3, 8):
+            clock = Clock()
+
+            def stop(event: dict[str, Any], clock: Clock = clock, step: int = step) -> None:
+                if event["step"] == step - 1:
+                    clock.signalled(15)
+                    now[0] += runtime.SECONDS_AFTER_SIGNAL + 0.01
+
+            found = fitted(lessons, lessons, clock, on_event=stop)
+            assert found.stopped == "signal"
+            assert [entry["step"] for entry in found.history] == ([] if step == 3 else [5])
+            assert bytes_of(found) == bytes_of(fitted(lessons, max_steps=3 if step == 3 else 5))
+
+
 class TestBatches:
     @settings(max_examples=60, deadline=None)
     @given(st.integers(1, 30), st.integers(1, 40), st.integers(0, 2**63 - 1))
     def test_each_window_once_per_pass(self, count: int, size: int, seed: int) -> None:
         """Over any number of passes, batches of any size, also larger than a pass."""
-        batches = shuffled_batches(count, size, seed, CPU)
+        batches = ShuffledBatches(count, size, seed, CPU)
         drawn = torch.cat(list(itertools.islice(batches, 3 * count // size + 3)))
         assert len(drawn) >= 3 * count
         for begin in range(0, 3 * count, count):
             assert sorted(drawn[begin : begin + count].tolist()) == list(range(count))
 
     def test_each_batch_is_full(self) -> None:
-        assert {len(batch) for batch in itertools.islice(shuffled_batches(7, 3, 0, CPU), 20)} == {3}
+        assert {len(batch) for batch in itertools.islice(ShuffledBatches(7, 3, 0, CPU), 20)} == {3}
 
     def test_each_pass_has_its_own_order(self) -> None:
-        one, two = itertools.islice(shuffled_batches(50, 50, 0, CPU), 2)
+        one, two = itertools.islice(ShuffledBatches(50, 50, 0, CPU), 2)
         assert one.tolist() != two.tolist()
-        assert one.tolist() != next(shuffled_batches(50, 50, 1, CPU)).tolist()
+        assert one.tolist() != next(ShuffledBatches(50, 50, 1, CPU)).tolist()
 
 
 class TestChance:

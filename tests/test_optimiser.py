@@ -56,6 +56,36 @@ class TestAdamW:
             for mine, other in zip(ours.parameters(), theirs.parameters(), strict=True):
                 torch.testing.assert_close(mine, other, rtol=1e-10, atol=1e-12)
 
+    def test_a_share_of_the_rate(self) -> None:
+        """Half of it is what half the rate in every group would be."""
+        half, slow = network_of(), network_of()
+        one = AdamW([Group(list(half.parameters()), 0.02, 0.1)], 3)
+        other = AdamW([Group(list(slow.parameters()), 0.01, 0.1)], 3)
+        one.rate = 0.5
+        for step in range(5):
+            for network, optimiser in ((half, one), (slow, other)):
+                loss_of(network, step).backward()  # type: ignore[no-untyped-call]
+                optimiser.step()
+        assert all(torch.equal(a, b) for a, b in zip(half.parameters(), slow.parameters(), strict=True))
+
+    def test_its_tensors_are_all_of_its_state(self) -> None:
+        """Another optimiser with the same tensors and count makes the same steps."""
+        network, copy = network_of(), network_of(1)
+        one = AdamW([Group(list(network.parameters()), 0.02, 0.1)], 3)
+        for step in range(4):
+            loss_of(network, step).backward()  # type: ignore[no-untyped-call]
+            one.step()
+        other = AdamW([Group(list(copy.parameters()), 0.02, 0.1)], 3)
+        other.step_count = one.step_count
+        copy.load_state_dict(network.state_dict())
+        for name, tensor in other.tensors().items():
+            tensor.copy_(one.tensors()[name])
+        for step in range(4, 7):
+            for some, optimiser in ((network, one), (copy, other)):
+                loss_of(some, step).backward()  # type: ignore[no-untyped-call]
+                optimiser.step()
+        assert all(torch.equal(a, b) for a, b in zip(network.parameters(), copy.parameters(), strict=True))
+
     def test_gradients_are_forgotten(self) -> None:
         """The next loss must not add to them."""
         network = network_of()

@@ -17,9 +17,13 @@ from stacklstm_cli import config
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMANDS = {
-    "train": (config.ModelConfig, config.TrainingConfig, config.RuntimeConfig, config.MetricConfig),
+    "train, retrain": (config.ModelConfig, config.TrainingConfig, config.RunConfig),
+    "train": (config.RuntimeConfig, config.MetricConfig),
+    "retrain": (config.RetrainConfig, config.RuntimeConfig),
+    "promote": (config.PromotionConfig,),
+    "inspect": (config.InspectionConfig,),
     "train, check": (config.DataConfig,),
-    "train, check, predict, evaluate": (config.ReadingConfig,),
+    "train, check, predict, evaluate, retrain": (config.ReadingConfig,),
     "predict": (config.ForecastConfig, config.RuntimeConfig),
     "evaluate": (config.EvaluationConfig, config.MetricConfig, config.RuntimeConfig),
     "every command": (config.OutputConfig,),

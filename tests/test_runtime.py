@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from stacklstm_cli.config import RuntimeConfig
-from stacklstm_cli.errors import ExitStatus, UsageError
+from stacklstm_cli.errors import ExitStatus, StoppedError, UsageError
 from stacklstm_cli.training import runtime
-from stacklstm_cli.training.runtime import Clock, find_device, prepare, signals_stop
+from stacklstm_cli.training.runtime import Clock, Interrupted, find_device, prepare, signals_stop
 
 SIGNALS = [number for name in ("SIGINT", "SIGTERM", "SIGHUP") if (number := getattr(signal, name, None)) is not None]
 
@@ -179,6 +179,88 @@ def test_a_second_signal_goes_to_the_earlier_handler(first: signal.Signals) -> N
         signal.raise_signal(signal.SIGINT)
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.usefixtures("handlers")
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_interruptible_work_at_once(number: signal.Signals, status: int) -> None:
+    """Wrong if reading a long file goes on after a signal, or ends without the status and a message."""
+    done: list[str] = []
+    clock = Clock()
+
+    def work() -> None:
+        with signals_stop(clock):
+            with clock.interruptible():
+                done.append("before")
+                signal.raise_signal(number)
+                done.append("after")
+            done.append("behind")
+
+    with pytest.raises(StoppedError, match="nothing was saved") as caught:
+        work()
+    assert done == ["before"]
+    assert caught.value.exit_status == status
+
+
+@pytest.mark.usefixtures("handlers")
+def test_work_that_is_worth_saving_goes_on() -> None:
+    """Wrong if a signal behind or between interruptible work tears anything, or the next such work is begun."""
+    clock, done = Clock(), list[str]()
+    with signals_stop(clock):
+        with clock.interruptible(), clock.interruptible():
+            pass
+        signal.raise_signal(signal.SIGTERM)
+        done.append("saved")
+        with pytest.raises(Interrupted), clock.interruptible():
+            done.append("begun")
+        with pytest.raises(Interrupted):
+            clock.sleep(60)
+    assert done == ["saved"]
+    assert clock.exit_status == 143
+
+
+@pytest.mark.usefixtures("handlers")
+def test_a_pause_ends_at_a_signal() -> None:
+    """Wrong if a run that waits for another one cannot be stopped."""
+    clock = Clock()
+    begin = time.monotonic()
+    if not hasattr(signal, "pthread_kill"):
+        pytest.skip("a signal reaches another thread on POSIX systems only")
+    main = threading.main_thread().ident
+    assert main is not None
+    timer = threading.Timer(0.2, signal.pthread_kill, [main, signal.SIGTERM])
+    timer.start()
+    with pytest.raises(StoppedError), signals_stop(clock):
+        clock.sleep(60)
+    timer.join()
+    assert time.monotonic() - begin < 10
+
+
+def test_hurrying(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wrong if a validation is given up without a signal, at once, or never."""
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    clock = Clock()
+    clock.hurry()
+    clock.signalled(signal.SIGTERM)
+    now[0] += 0.9 * runtime.SECONDS_AFTER_SIGNAL
+    clock.hurry()
+    now[0] += 0.2 * runtime.SECONDS_AFTER_SIGNAL
+    with pytest.raises(Interrupted):
+        clock.hurry()
+
+
+def test_earlier_time_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wrong if an interrupted run gets its whole time limit again."""
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    clock = Clock(10.0)
+    clock.earlier = 7.0
+    clock.start()
+    now[0] = 2.9
+    assert (clock.stopped(), clock.elapsed) == ("", 9.9)
+    now[0] = 3.1
+    assert clock.stopped() == "time"
 
 
 @pytest.mark.usefixtures("handlers")

@@ -10,21 +10,26 @@ import typer
 
 from stacklstm_cli.cli.command import App
 from stacklstm_cli.cli.messages import ErrorGroup, Messages
-from stacklstm_cli.cli.options import takes
+from stacklstm_cli.cli.options import Overrides, takes
 from stacklstm_cli.config import (
     DataConfig,
     EvaluationConfig,
     ExportConfig,
     ForecastConfig,
+    InspectionConfig,
     MetricConfig,
     ModelConfig,
     OutputConfig,
     PictureConfig,
+    PromotionConfig,
     ReadingConfig,
+    RetrainConfig,
+    RunConfig,
     RuntimeConfig,
     TrainingConfig,
 )
 from stacklstm_cli.errors import UsageError
+from stacklstm_cli.training.runtime import Clock, signals_stop
 
 app = App(
     name="stacklstm",
@@ -44,6 +49,7 @@ ModelOption = Annotated[
     Path | None,
     typer.Option("--model", "-m", metavar="PATH", help="Model file.", show_default="DATA's name + .safetensors, here"),
 ]
+ModelArgument = Annotated[Path, typer.Argument(metavar="MODEL", help="Model file.")]
 COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
 
 
@@ -67,6 +73,7 @@ def train(
     reading: ReadingConfig,
     network: ModelConfig,
     training: TrainingConfig,
+    run: RunConfig,
     runtime: RuntimeConfig,
     metrics: MetricConfig,
     output: OutputConfig,
@@ -79,9 +86,13 @@ def train(
     Example: stacklstm train data.csv --layers 2
     """
     path = model_path(model, sources)
-    from stacklstm_cli.cli import runs
-
-    return runs.train(sources, path, data, reading, network, training, runtime, metrics, output, pictures, messages)
+    clock = Clock(training.max_time)
+    with signals_stop(clock):  # before torch is imported, which takes seconds
+        with clock.interruptible():
+            from stacklstm_cli.cli import runs
+        return runs.train(
+            sources, path, data, reading, network, training, run, runtime, metrics, output, pictures, messages, clock
+        )
 
 
 @app.command()
@@ -158,8 +169,58 @@ def check(
 
 @app.command()
 @takes
+def retrain(
+    sources: Sources,
+    retraining: RetrainConfig,
+    reading: ReadingConfig,
+    typed: Annotated[Overrides, ModelConfig, TrainingConfig],
+    run: RunConfig,
+    runtime: RuntimeConfig,
+    output: OutputConfig,
+    messages: Messages,
+    model: ModelOption = None,
+) -> int:
+    """Continue a saved model on new rows, and replace it only when that is safe. For cron.
+
+    Example: stacklstm retrain data.csv -q --log retrain.ndjson
+    """
+    path = model_path(model, sources)
+    clock = Clock(typed.get("max_time"))
+    clock.start()
+    with signals_stop(clock):
+        with clock.interruptible():
+            from stacklstm_cli.cli import retraining as night
+        return night.retrain(sources, path, retraining, reading, typed, run, runtime, output, messages, clock)
+
+
+@app.command()
+@takes
+def promote(
+    model: ModelArgument,
+    promotion: PromotionConfig,
+    messages: Messages,
+) -> None:
+    """Go back to the model that the last promotion replaced, where retrain --keep has kept it.
+
+    Example: stacklstm promote data.safetensors --previous
+    """
+    if not promotion.previous:
+        raise UsageError(
+            "promote needs to know which model.", hint="Add --previous for the one before.", code="nothing_to_promote"
+        )
+    from stacklstm_cli.locking import model_lock
+    from stacklstm_cli.model.lineage import swap_with_previous
+
+    with model_lock(model, on_note=messages.note, on_warning=messages.warning):
+        promoted, replaced = swap_with_previous(model)
+    messages.note(f"{model} is {promoted} again; {replaced or 'what was there'} is {model}.1 now")
+
+
+@app.command()
+@takes
 def inspect(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="Model file.")],
+    model: ModelArgument,
+    inspection: InspectionConfig,
     output: OutputConfig,
     messages: Messages,
 ) -> None:
@@ -169,10 +230,11 @@ def inspect(
     """
     from stacklstm_cli.cli.report import check_output, write_card
     from stacklstm_cli.model.header import card
+    from stacklstm_cli.model.lineage import history_card
 
     check_output(output, model)
     messages.detail(f"read from the header of {model} alone; a forecast checks every bit of the file")
-    write_card(card(model), output)
+    write_card(history_card(model) if inspection.history else card(model), output)
 
 
 @app.command()

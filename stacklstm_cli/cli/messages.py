@@ -18,7 +18,7 @@ import typer
 from typer.core import TyperGroup
 
 from stacklstm_cli.cli.command import Light
-from stacklstm_cli.errors import ExitStatus, ModelError, StacklstmError, UsageError
+from stacklstm_cli.errors import ExitStatus, ModelError, StacklstmError, UsageError, out_of_memory
 from stacklstm_cli.files import unwritable
 
 _STYLES = {"error": "1;31", "warning": "33", "hint": "36", "note": "2"}
@@ -178,7 +178,8 @@ def _outcome(run: Callable[[], Any]) -> tuple[int, StacklstmError | None]:
             return ExitStatus.MODEL, _no_place(error)
         return ExitStatus.BUG, _bug(error)
     except Exception as error:
-        return ExitStatus.BUG, _bug(error)
+        explained = out_of_memory(error)
+        return (ExitStatus.BUG, _bug(error)) if explained is None else (explained.exit_status, explained)
 
 
 def _usage_error(error: typer.TyperException) -> UsageError | None:

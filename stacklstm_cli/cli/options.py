@@ -35,16 +35,26 @@ _EXPECTED: dict[Any, str] = {
 }
 
 
+class Overrides(dict[str, Any]):
+    """The options that were typed, or stand in `--config`, by their names; what was not is the model's own.
+
+    A parameter of a command is annotated `Annotated[Overrides, SomeConfig, OtherConfig]`.
+    """
+
+
 def takes(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command one option per field of each configuration among its parameters, and hand it these built.
 
-    A parameter annotated `Messages` becomes -q and -v. Every command also gets `--config FILE.toml`.
+    One of `Overrides` gets the values that were typed alone. A parameter annotated `Messages` becomes -q and -v.
+    Every command also gets `--config FILE.toml`.
     Raises `TypeError`, at import, where two parameters or configurations would define the same option.
     """
     declared = inspect.signature(command, eval_str=True).parameters
     configs: dict[str, Any] = {n: p.annotation for n, p in declared.items() if dataclasses.is_dataclass(p.annotation)}
     messages = [name for name, p in declared.items() if p.annotation is Messages]
-    shown = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in declared.values() if p.name not in configs]
+    overrides = {n: get_args(p.annotation)[1:] for n, p in declared.items() if overrides_options(p.annotation)}
+    taken = {*configs, *overrides}
+    shown = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in declared.values() if p.name not in taken]
     shown = [p for p in shown if p.name not in messages]
     readers: dict[str, _Reader] = {}
     for config in configs.values():
@@ -52,6 +62,11 @@ def takes(command: Callable[..., Any]) -> Callable[..., Any]:
         for field in dataclasses.fields(config):
             readers[field.name] = _Reader(field, _kind(hints[field.name]))
             shown.append(_parameter(readers[field.name], config))
+    for config in (one for own in overrides.values() for one in own):
+        hints = get_type_hints(config)
+        for field in dataclasses.fields(config):
+            readers[field.name] = _Reader(field, _kind(hints[field.name]))
+            shown.append(_parameter(readers[field.name], config, own="the model's"))
     if messages:
         shown += [_count("quiet", "-q", "Silence notes; -qq warnings too."), _count("verbose", "-v", "Explain more.")]
     shown.append(_config_parameter(readers))
@@ -66,12 +81,24 @@ def takes(command: Callable[..., Any]) -> Callable[..., Any]:
         for name, config in configs.items():
             typed = {field.name: values.pop(field.name) for field in dataclasses.fields(config)}
             built[name] = config(**{option: value for option, value in typed.items() if value is not None})
+        for name, own in overrides.items():
+            built[name] = Overrides()
+            for config in own:
+                typed = {field.name: values.pop(field.name) for field in dataclasses.fields(config)}
+                given = {option: value for option, value in typed.items() if value is not None}
+                config(**given)  # which checks bounds
+                built[name] |= given
         return command(**values, **built)
 
     wrapper.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]  # what Typer reads
     wrapper.__annotations__ = {p.name: p.annotation for p in shown}
     del wrapper.__wrapped__  # its signature is not the one that Typer shall see
     return wrapper
+
+
+def overrides_options(annotation: Any) -> bool:
+    """Whether a parameter wants what was typed alone."""
+    return get_origin(annotation) is Annotated and get_args(annotation)[0] is Overrides
 
 
 def _kind(hint: Any) -> Any:
@@ -81,8 +108,9 @@ def _kind(hint: Any) -> Any:
     return hint
 
 
-def _parameter(reader: _Reader, config: type) -> inspect.Parameter:
-    """The field as a parameter of the command, in the form that Typer reads."""
+def _parameter(reader: _Reader, config: type, own: str = "") -> inspect.Parameter:
+    """The field as a parameter of the command, in the form that Typer reads; `own` says what holds if it is not typed
+    where that is not the field's default."""
     field, kind = reader.field, reader.kind
     listed, duration = get_origin(kind) is tuple, reader.is_duration
     choices = field.metadata["choices"]
@@ -91,16 +119,19 @@ def _parameter(reader: _Reader, config: type) -> inspect.Parameter:
         names[0] += f"/--no-{names[0][2:]}"
     unset: Any = field.default
     default = ",".join(map(str, unset)) or None if listed else unset
+    shown: bool | str = field.metadata["unset"] or True
+    if own:
+        shown, default = own if default is not None or field.metadata["unset"] else True, None
     option = typer.Option(
         *names,
         help=field.metadata["help"],
-        show_default=field.metadata["unset"] or True,
+        show_default=shown,
         parser=None if kind is bool else reader,
         metavar="LIST" if listed else "DURATION" if duration else None,
         autocompletion=(lambda: list(choices)) if choices else None,
         rich_help_panel=config.__name__.removesuffix("Config"),
     )
-    annotation: Any = Annotated[str if listed else kind, option]
+    annotation: Any = Annotated[str if listed else (kind | None if own else kind), option]
     return inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 

@@ -89,9 +89,10 @@ def refuse_overwriting(option: str, place: str | Path, taken: Iterable[str | Pat
         )
 
 
-def write_document(document: Mapping[str, Any], output: OutputConfig) -> None:
+def write_document(document: Mapping[str, Any], output: OutputConfig, *, brief: bool = False) -> None:
     """Write what `train` or `evaluate` found: the verdict and the metrics beside the baselines, or all as JSON.
 
+    With `brief` a person gets the verdict alone.
     Raises `ModelError` if the target cannot be written and `UsageError` for Parquet on a terminal.
     """
     form = _form(output, automatic="table")
@@ -100,7 +101,7 @@ def write_document(document: Mapping[str, Any], output: OutputConfig) -> None:
     elif form == "ndjson":
         _write_text(_json_line(plain(document)), output)
     elif form == "table":
-        _write_human(_document_text(document, output), output)
+        _write_human(_document_text({"verdict": document["verdict"]} if brief else document, output), output)
     elif form == "markdown":
         verdict = document.get("verdict")
         _write_text((f"{verdict}\n\n" if verdict else "") + _markdown(whole_grid(document)), output)

@@ -28,6 +28,7 @@ from stacklstm_cli.config import (
     OutputConfig,
     PictureConfig,
     ReadingConfig,
+    RunConfig,
     RuntimeConfig,
     TrainingConfig,
     option_name,
@@ -36,11 +37,12 @@ from stacklstm_cli.data.covariates import future_template, require_known
 from stacklstm_cli.data.opening import require_files
 from stacklstm_cli.data.panel import Panel
 from stacklstm_cli.data.reading import read_panel
-from stacklstm_cli.errors import NothingLearnedError, UsageError
+from stacklstm_cli.errors import UsageError
 from stacklstm_cli.evaluation.backtest import Backtest
 from stacklstm_cli.evaluation.diagnosis import diagnose
 from stacklstm_cli.evaluation.statistical import asked_for
 from stacklstm_cli.files import check_writable
+from stacklstm_cli.locking import model_lock
 from stacklstm_cli.model import checkpoint as checkpoints
 from stacklstm_cli.model.frame import attention_frame, forecast_frame
 from stacklstm_cli.model.inputs import MOST_CATEGORIES, unknown_categories
@@ -55,42 +57,49 @@ def train(
     reading: ReadingConfig,
     network: ModelConfig,
     training: TrainingConfig,
+    run: RunConfig,
     runtime: RuntimeConfig,
     metrics: MetricConfig,
     output: OutputConfig,
     pictures: PictureConfig,
     messages: Messages,
+    clock: machine.Clock,
 ) -> int:
     """Train, save, report; returns the exit status. What is written may not be what is read."""
-    from stacklstm_cli.training.defaults import resolve
-    from stacklstm_cli.training.fitting import Trainer
+    with clock.interruptible():
+        from stacklstm_cli.training.defaults import resolve
+        from stacklstm_cli.training.fitting import Trainer
+        from stacklstm_cli.training.resume import Resume
 
-    device = machine.prepare(runtime)
+        device = machine.prepare(runtime)
     refuse_overwriting("--model", path, sources)
     check_writable(path)
     check_output(output, path, *sources)
     check_pictures(pictures, output, path, *sources)
-    panel = read(sources, data, reading, messages)
-    if network.min is None and network.loss != "negative-binomial" and np.nanmin(panel.values) >= 0:
-        messages.note("no value is negative; --min 0 keeps every forecast from falling below 0")
-    plan = resolve(panel, network, training, metrics)
-    for name, texts in unknown_categories(panel, plan.spec.inputs):
-        messages.note(f"{name!r} has more than {MOST_CATEGORIES} texts; the rarest count as unknown: {named(texts)}")
-    for line in plan.explained():
-        messages.note(line)
-    baselines = asked_for(metrics.baselines, plan.seasonality)
-    clock, losses = machine.Clock(training.max_time), Losses()
-    with machine.signals_stop(clock), TrainingProgress(messages.progress_stream) as progress:
-        on_event = each_of(progress.update, losses.update)
-        trainer = Trainer(panel, plan, device=device, clock=clock, on_event=on_event, baselines=baselines)
-        try:
+    with model_lock(path, run.wait, on_note=messages.note, on_warning=messages.warning, sleep=clock.sleep):
+        with clock.interruptible():
+            panel = read(sources, data, reading, messages)
+            if network.min is None and network.loss != "negative-binomial" and np.nanmin(panel.values) >= 0:
+                messages.note("no value is negative; --min 0 keeps every forecast from falling below 0")
+            plan = resolve(panel, network, training, metrics)
+            unknown = unknown_categories(panel, plan.spec.inputs)
+            baselines = asked_for(metrics.baselines, plan.seasonality)
+        for name, texts in unknown:
+            messages.note(
+                f"{name!r} has more than {MOST_CATEGORIES} texts; the rarest count as unknown: {named(texts)}"
+            )
+        for line in plan.explained():
+            messages.note(line)
+        resume = Resume(path, use=run.resume, on_note=messages.note, on_warning=messages.warning)
+        losses = Losses()
+        with TrainingProgress(messages.progress_stream) as progress:
+            on_event = each_of(progress.update, losses.update)
+            trainer = Trainer(
+                panel, plan, device=device, clock=clock, on_event=on_event, baselines=baselines, resume=resume
+            )
             outcome = trainer.run(checkpoints.given_options(data, reading, network, training))
-        except NothingLearnedError as error:
-            if clock.signal_number is not None:
-                error.exit_status = clock.exit_status
-                error.message, error.hint = "Stopped by a signal before the first step; nothing was saved.", ""
-            raise
         checkpoints.save(outcome.checkpoint, path)
+        resume.close(ended=outcome.stopped != "signal")
     messages.note(f"saved {path}")
     for one in baselines.values():
         messages.note(one.explained())

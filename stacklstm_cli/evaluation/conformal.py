@@ -96,20 +96,20 @@ def held_out(forecaster: Forecaster, panel: Panel, first: Ints, last: Ints) -> R
 
     As many origins as `MOST_ORIGINS` and `MOST_POINTS` allow, one row apart at best, evenly spread.
     """
-    horizon, levels = forecaster.spec.horizon, forecaster.spec.quantiles
+    horizon = forecaster.spec.horizon
     origins = dense_origins(first, last, horizon)
+    return residuals_at(forecaster, panel, origins, len(plan_origins(first, last, horizon, horizon)))
+
+
+def residuals_at(forecaster: Forecaster, panel: Panel, origins: Origins, apart: int) -> Residuals | None:
+    """The residuals of these origins; None where nothing was observed, or without intervals."""
+    horizon, levels = forecaster.spec.horizon, forecaster.spec.quantiles
     actual = actuals(learned_units(panel, forecaster.spec), origins, horizon)  # [O, H]
     if np.isnan(actual).all() or len(levels) == 1:
         return None
     forecasts, scale = forecaster.learned(panel, origins)  # [O, H, Q], [O]
-    return Residuals(
-        levels=levels,
-        forecasts=forecasts,
-        scale=scale,
-        actual=actual,
-        cutoffs=panel.starts[origins.series] + origins.rows - 1,
-        apart=len(plan_origins(first, last, horizon, horizon)),
-    )
+    cutoffs = panel.starts[origins.series] + origins.rows - 1
+    return Residuals(levels=levels, forecasts=forecasts, scale=scale, actual=actual, cutoffs=cutoffs, apart=apart)
 
 
 def dense_origins(first: Ints, last: Ints, horizon: int) -> Origins:

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from stacklstm_cli.config import MEDIAN, DataConfig, ModelConfig, ReadingConfig, TrainingConfig
 from stacklstm_cli.data.calendar import Step, TimeForm, Unit
+from stacklstm_cli.data.history import History
 from stacklstm_cli.data.panel import Columns, Ints, Layout, Panel, Stored
 from stacklstm_cli.errors import UsageError
 from stacklstm_cli.files import write_atomically
@@ -29,6 +30,7 @@ from stacklstm_cli.model.forecaster import Forecaster
 from stacklstm_cli.model.header import FORMAT, NO_DIGEST, cannot_read, damaged, sealed, verify
 from stacklstm_cli.model.inputs import DAYS_OF_CYCLE, InputSpec
 from stacklstm_cli.model.layers import StackSpec, check_stack
+from stacklstm_cli.model.lineage import is_sound
 from stacklstm_cli.model.network import ROLES, NetworkSpec, StackedRNN
 
 SECTIONS = ("data", "metrics", "backtest", "training", "options")
@@ -36,6 +38,7 @@ SECTIONS = ("data", "metrics", "backtest", "training", "options")
 ROWS = ("trained_to", "judged_to", "data_to")
 CALIBRATION_TENSORS = ("offsets", "effective")
 """What a file holds of each calibration, as `calibration.final.offsets` and so on; none in earlier files."""
+HISTORY = ("first", "digests")
 LIBRARIES = ("numpy", "pandas", "safetensors", "torch")
 Weights = dict[str, Tensor]
 
@@ -77,6 +80,10 @@ class Checkpoint:
     """Options as resolved, steps, losses, how it ended."""
     options: dict[str, Any] = field(default_factory=dict)
     """Data, model and training options as given, for `retrain`."""
+    lineage: list[dict[str, Any]] = field(default_factory=list)
+    """The retrainings behind this model, the newest last: see lineage.py."""
+    history: History | None = None
+    """Digests of the training rows; None in files of earlier versions."""
     digest: str = NO_DIGEST
 
     @property
@@ -148,6 +155,9 @@ def save(checkpoint: Checkpoint, path: Path) -> None:
                 f"calibration.{which}.{name}": torch.as_tensor(getattr(calibration, name))
                 for name in CALIBRATION_TENSORS
             }
+    history = checkpoint.history
+    if history is not None:
+        tensors |= {f"history.{name}": torch.as_tensor(getattr(history, name)) for name in HISTORY}
     document = {
         "format": FORMAT,
         "network": checkpoint.spec.as_dict(),
@@ -159,26 +169,38 @@ def save(checkpoint: Checkpoint, path: Path) -> None:
         "versions": versions(),
         "calibration": checkpoint.intervals,
         **{name: getattr(checkpoint, name) for name in SECTIONS},
+        "lineage": checkpoint.lineage,
+        **({"history": {"block": history.block}} if history is not None else {}),
     }
+    checkpoint.digest = write_sealed(path, tensors, document)
+
+
+def write_sealed(path: Path, tensors: Weights, document: dict[str, Any]) -> str:
+    """Write tensors and a document with its `format` as one file, and return its digest. Raises `ModelError`."""
     rest = json.dumps(document, ensure_ascii=False, allow_nan=False)
     text = f'{{"digest": "{NO_DIGEST}", {rest[1:]}'  # first, see header.digest_at
     sound = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(tensors.items())}
-    data = safetensors.torch.save(sound, {"stacklstm": text})
-    data, checkpoint.digest = sealed(data)
+    data, digest = sealed(safetensors.torch.save(sound, {"stacklstm": text}))
     write_atomically(path, data)
+    return digest
 
 
 def load(path: Path) -> Checkpoint:
     """Read a model file, every bit of it checked. Raises `ModelError`."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise cannot_read(path, error) from error
-    document = verify(path, data)
+    document, data = read_sealed(path)
     try:
         return build(document, safetensors.torch.load(data))
     except (KeyError, TypeError, ValueError, RuntimeError, UsageError, safetensors.SafetensorError) as error:
         raise damaged(path, f"its document does not fit its tensors ({error})") from error
+
+
+def read_sealed(path: Path) -> tuple[dict[str, Any], bytes]:
+    """The document and the bytes of a sealed file, every bit of it checked. Raises `ModelError`."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise cannot_read(path, error) from error
+    return verify(path, data), data
 
 
 def build(document: dict[str, Any], tensors: Weights) -> Checkpoint:
@@ -200,6 +222,8 @@ def build(document: dict[str, Any], tensors: Weights) -> Checkpoint:
         calibration=calibration_of("final", document, tensors),
         judged_calibration=calibration_of("judged", document, tensors),
         intervals=document.get("calibration", {}),
+        lineage=document.get("lineage", []),
+        history=stored_history(document, tensors),
         digest=document["digest"],
         **({name: document[name] for name in SECTIONS} | {name: tensors[f"rows.{name}"].numpy() for name in ROWS}),
     )
@@ -221,6 +245,19 @@ def calibration_of(which: str, document: dict[str, Any], tensors: Weights) -> Ca
     calibration = Calibration(levels, **parts)
     require(sound(calibration, document["network"]["horizon"]), f"calibration of the {which} weights")
     return calibration
+
+
+def stored_history(document: dict[str, Any], tensors: Weights) -> History | None:
+    """The digests of the training rows. Raises `ValueError` where they do not fit the series."""
+    if "history" not in document:
+        return None
+    block = document["history"]["block"]
+    first, digests, ends = (tensors[name] for name in ("history.first", "history.digests", "rows.data_to"))
+    require(is_count(block) and first.shape == ends.shape, "history")
+    require(first.dtype == digests.dtype == torch.int64 and bool((first < ends).all()), "history")
+    counts = -(-ends // block) - first // block  # [N]
+    require(digests.shape == (int(counts.sum()),), "history")
+    return History(block, first.numpy(), digests.numpy())
 
 
 def require_sound(document: dict[str, Any], tensors: Weights) -> None:
@@ -273,6 +310,7 @@ def require_sound(document: dict[str, Any], tensors: Weights) -> None:
     facts = document.get("calibration", {})
     stored = any(name.startswith("calibration.") for name in tensors)
     require(isinstance(facts, dict) and bool(facts) == stored, "calibration")
+    require(is_sound(document.get("lineage", [])), "lineage")
     for name in ROWS:
         rows = tensors[f"rows.{name}"]
         require(rows.dtype == torch.int64 and rows.shape == (len(series),), name)

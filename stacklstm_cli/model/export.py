@@ -198,7 +198,7 @@ class ParameterHead(NegativeBinomialHead):
 
 
 def exported_forecaster(checkpoint: Checkpoint) -> Forecaster:
-    """The final weights, with a head that ONNX can express; bounds and calibration are for quantiles, not for parameters."""
+    """The final weights, with a head that ONNX can express; bounds and calibration are for quantiles alone."""
     forecaster = checkpoint.forecaster(torch.device("cpu"))
     if isinstance(forecaster.head, StudentTHead):
         forecaster.head = PolynomialStudentTHead(exported_levels(forecaster.spec))

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import torch
 
+from stacklstm_cli.data.history import remember
 from stacklstm_cli.data.origins import plan_origins
 from stacklstm_cli.data.panel import Ints, Panel
 from stacklstm_cli.errors import DataError, NothingLearnedError
@@ -28,10 +30,12 @@ from stacklstm_cli.model.forecaster import Forecaster
 from stacklstm_cli.model.inputs import number_statistics
 from stacklstm_cli.model.network import StackedRNN
 from stacklstm_cli.model.windows import Windows, learned_units
+from stacklstm_cli.training.continuation import Continuation, FromWeights
 from stacklstm_cli.training.defaults import Plan
 from stacklstm_cli.training.lessons import Lessons, lesson_origins, series_weights
-from stacklstm_cli.training.loop import Fit, OnEvent, Schedule, fit
-from stacklstm_cli.training.runtime import Clock
+from stacklstm_cli.training.loop import Fit, OnEvent, Schedule, fit, no_snapshots
+from stacklstm_cli.training.resume import Resume
+from stacklstm_cli.training.runtime import Clock, Interrupted
 from stacklstm_cli.training.start import Start, choose_start, start_with
 
 TIME_TO_CHOOSE = 0.6
@@ -74,8 +78,16 @@ class Trainer:
         clock: Clock,
         on_event: OnEvent = lambda event: None,
         baselines: Mapping[str, Predictor] = MappingProxyType({}),
+        resume: Resume | None = None,
+        begin: Continuation | None = None,
     ) -> None:
-        """`baselines` are judged beside the naive ones."""
+        """`baselines` are judged beside the naive ones. `resume` is asked where an earlier run was interrupted, and
+        told how far this one is. `begin` are weights to go on from; without, networks start from linear forecasts.
+        """
+        self.begin = begin
+        if resume is not None:
+            resume.open(panel, plan, clock)
+        self.resume = resume
         self.panel = panel
         self.plan = plan
         self.device = device
@@ -91,20 +103,21 @@ class Trainer:
         Raises `DataError` where no series has room for one window, `NothingLearnedError` where training ends
         without a finite result.
         """
-        chosen, start = self.choose()
+        chosen, strength = self.choose()
         intervals = self.calibrate(chosen) if chosen.stopped != "signal" else Calibrations()
         judgement = self.judge(chosen, intervals.judged) if chosen.stopped != "signal" else None
         fits: tuple[Fit, ...] = (chosen,)
         final = chosen
         if self.refits and not self.clock.stopped():
-            refitted = self.refit(chosen.steps, start.strength)
+            refitted = self.refit(chosen.steps, strength, chosen.recoveries)
             if refitted is not None:
                 fits = (chosen, refitted)
                 final = chosen if refitted.stopped == "signal" else refitted
         skipped = self.refits and len(fits) == 1
-        stopped = fits[-1].stopped or chosen.stopped or (self.clock.stopped() if skipped else "")
+        interrupted = judgement is None and self.clock.stopped() == "signal"
+        stopped = fits[-1].stopped or chosen.stopped or (self.clock.stopped() if skipped or interrupted else "")
         return Outcome(
-            checkpoint=self.checkpoint(fits, final, start, judgement, intervals, options, stopped),
+            checkpoint=self.checkpoint(fits, final, strength, judgement, intervals, options, stopped),
             judgement=judgement,
             fits=fits,
             stopped=stopped,
@@ -116,48 +129,81 @@ class Trainer:
         """Whether rows are left that the chosen weights have not trained on."""
         return self.plan.training.refit and bool((self.plan.parts.train < self.plan.parts.end).any())
 
-    def choose(self) -> tuple[Fit, Start]:
-        """Fit on the training part for as many steps as pay on the validation part."""
+    def choose(self) -> tuple[Fit, float | None]:
+        """Fit on the training part for as many steps as pay on the validation part; with the start's ridge strength."""
+        done = self.resume.finished("choosing") if self.resume else None
+        if done:
+            return done.fit, done.strength
         plan, parts = self.plan, self.plan.parts
-        lessons = self.lessons(parts.train)
-        origins = lesson_origins(self.panel, parts.train, parts.validation, plan.spec)
+        start: Start | FromWeights
+        with self.clock.interruptible():
+            lessons = self.lessons(parts.train)
+            origins = lesson_origins(self.panel, parts.train, parts.validation, plan.spec)
         if not len(origins):  # series too short to have such a part, or nothing observed in it
-            start = start_with(lessons, plan.start_strength, plan.seasonality)
+            with self.clock.interruptible():
+                strength = plan.start_strength
+                start = self.begin.choosing if self.begin else start_with(lessons, strength, plan.seasonality)
             schedule = replace(plan.schedule, max_steps=min(plan.unvalidated_steps, plan.most_steps(len(lessons))))
-            return self.fit(lessons, None, start, schedule, parts.train, "training", 1.0), start
-        validation = Lessons(self.windows, origins, series_weights(self.learned, parts.train, plan.seasonality))
-        start = choose_start(lessons, validation, plan.seasonality)
-        share = TIME_TO_CHOOSE if self.refits else 1.0
-        schedule = replace(plan.schedule, max_steps=plan.most_steps(len(lessons)))
-        return self.fit(lessons, validation, start, schedule, parts.train, "choosing", share), start
+            chosen = self.fit(lessons, None, start, schedule, parts.train, "training", 1.0)
+        else:
+            with self.clock.interruptible():
+                weights = series_weights(self.learned, parts.train, plan.seasonality)
+                validation = Lessons(self.windows, origins, weights)
+                start = self.begin.choosing if self.begin else choose_start(lessons, validation, plan.seasonality)
+            share = TIME_TO_CHOOSE if self.refits else 1.0
+            schedule = replace(plan.schedule, max_steps=plan.most_steps(len(lessons)))
+            chosen = self.fit(lessons, validation, start, schedule, parts.train, "choosing", share)
+        if self.resume and chosen.stopped != "signal":
+            self.resume.finish("choosing", chosen, start.strength)
+        return chosen, start.strength
 
-    def refit(self, steps: int, strength: float | None) -> Fit | None:
+    def refit(self, steps: int, strength: float | None, recoveries: int = 0) -> Fit | None:
         """Fit a new network on all rows, as long as the chosen one; None where that leads to nothing.
 
-        `strength` is the ridge strength of its start.
+        `strength` is the ridge strength of its start. Where choosing diverged, its learning rate was too high: the
+        refit begins with the one that it ended with, after so many `recoveries`.
         """
-        lessons = self.lessons(self.plan.parts.end)
-        schedule = replace(self.plan.schedule, max_steps=steps)
-        start = start_with(lessons, strength, self.plan.seasonality)
+        plan = self.plan
+        rate = plan.schedule.learning_rate / 2**recoveries
+        schedule = replace(plan.schedule, max_steps=steps, learning_rate=rate)
         try:
-            return self.fit(lessons, None, start, schedule, self.plan.parts.end, "refitting", 1.0)
-        except NothingLearnedError:  # no time was left, or it diverged: the judged weights are there
+            with self.clock.interruptible():
+                lessons = self.lessons(plan.parts.end)
+                start = self.begin.refitting if self.begin else start_with(lessons, strength, plan.seasonality)
+            return self.fit(lessons, None, start, schedule, plan.parts.end, "refitting", 1.0)
+        except (NothingLearnedError, Interrupted):  # no time was left, or it diverged: the judged weights are there
             return None
 
     def calibrate(self, chosen: Fit) -> Calibrations:
-        """How the intervals of the chosen weights have to be moved, found on rows they were not fitted to."""
+        """How the intervals of the chosen weights have to be moved, found on rows they were not fitted to.
+
+        Not at all where a signal ends that.
+        """
         parts = self.plan.parts
-        return calibrations(self.forecaster(chosen), self.panel, parts.train, parts.validation, parts.end)
+        try:
+            with self.clock.interruptible():
+                return calibrations(self.forecaster(chosen), self.panel, parts.train, parts.validation, parts.end)
+        except Interrupted:
+            return Calibrations()
 
     def judge(self, chosen: Fit, calibration: Calibration | None = None) -> Backtest | None:
-        """The chosen weights, with their calibration, beside the baselines on the holdout part."""
+        """The chosen weights, with their calibration, beside the baselines on the holdout part.
+
+        None as well where a signal ends that.
+        """
         plan, parts = self.plan, self.plan.parts
         origins = plan_origins(parts.validation, parts.end, plan.spec.horizon, plan.spec.horizon)
         if not len(origins):
             return None
         baselines = {**standard_baselines(plan.seasonality), **self.baselines}
         predictors: dict[str, Predictor] = {MODEL: self.forecaster(chosen, calibration), **baselines}
-        return backtest(predictors, self.panel, origins, plan.spec.horizon, plan.spec.quantiles, plan.seasonality)
+        try:
+            with self.clock.interruptible():
+                return backtest(
+                    predictors, self.panel, origins, plan.spec.horizon, plan.spec.quantiles, plan.seasonality
+                )
+        except Interrupted:
+            return None
 
     def lessons(self, ends: Ints) -> Lessons:
         """Every training window in the first `ends[i]` rows of each series."""
@@ -176,14 +222,14 @@ class Trainer:
         self,
         lessons: Lessons,
         validation: Lessons | None,
-        start: Start,
+        start: Start | FromWeights,
         schedule: Schedule,
         ends: Ints,
         phase: str,
         share: float,
     ) -> Fit:
         """A new network from `start`, fitted; its statistics of covariates are those of the first `ends` [N] rows."""
-        with torch.random.fork_rng(devices=[]):
+        with self.clock.interruptible(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.plan.training.seed)
             network = StackedRNN(self.plan.spec)
         network.set_statistics(*number_statistics(self.panel, ends))
@@ -198,6 +244,8 @@ class Trainer:
             phase=phase,
             share_of_time=share,
             on_event=self.on_event,
+            state=self.resume.snapshot(phase) if self.resume else None,
+            on_snapshot=partial(self.resume.offer, phase) if self.resume else no_snapshots,
         )
 
     def forecaster(self, found: Fit, calibration: Calibration | None = None) -> Forecaster:
@@ -209,7 +257,7 @@ class Trainer:
         self,
         fits: tuple[Fit, ...],
         final: Fit,
-        start: Start,
+        strength: float | None,
         judgement: Backtest | None,
         intervals: Calibrations,
         options: dict[str, Any],
@@ -238,33 +286,60 @@ class Trainer:
             training={
                 **asdict(plan.schedule),
                 "seed": plan.training.seed,
-                "start_strength": start.strength,
+                "start_strength": strength,
                 "steps": final.steps,
                 "epochs": final.epochs,
                 "validation": chosen.validation,
+                "recoveries": final.recoveries + (chosen.recoveries if final is not chosen else 0),
                 "history": chosen.history,
                 "stopped": stopped,
             },
             options=options,
+            history=remember(panel),
         )
 
     def warnings(self, fits: tuple[Fit, ...], final: Fit, judgement: Backtest | None) -> tuple[tuple[str, str], ...]:
         """What a user must know before trusting this model."""
         found = out_of_bounds(self.panel, self.plan)
+        signalled, judges = self.clock.stopped() == "signal", self.plan.training.holdout != 0
+        recoveries = sum(one.recoveries for one in fits)
+        if recoveries:
+            found.append(
+                (
+                    "diverged_recovered",
+                    f"Training diverged {recoveries} time{'s' * (recoveries > 1)}: each time it went back and halved "
+                    "the learning rate.",
+                )
+            )
+        if useless(fits[0]):
+            found.append(
+                (
+                    "worse_than_start",
+                    f"Training made its start worse: a validation loss of {fits[0].validation:.3g}, where the start "
+                    f"had {fits[0].start_validation:.3g}. Try a smaller --learning-rate.",
+                )
+            )
         if fits[0].validation is None and not fits[0].stopped:
             steps = fits[0].steps
             found.append(("not_validated", f"No rows to validate on: {steps} steps were made without choosing."))
-        if judgement is None and not fits[0].stopped and self.plan.training.holdout != 0:
+        if judgement is None and not fits[0].stopped and judges and not signalled:
             found.append(("not_judged", "No series has rows to spare to judge the model on."))
-        if fits[0].stopped == "signal":
+        if fits[0].stopped == "signal" or (signalled and judgement is None and judges):
             found.append(("not_judged", "Stopped before judging: the model has no holdout table."))
         elif self.refits and final is fits[0]:
-            found.append(("not_refitted", "The refit did not end well: the weights from before it were kept."))
+            why = "Stopped before the refit was done" if signalled else "The refit did not end well"
+            found.append(("not_refitted", f"{why}: the weights from before it were kept."))
         elif self.refits and final.steps < fits[0].steps:
             found.append(("refit_shortened", f"Time was up: the refit made {final.steps} of {fits[0].steps} steps."))
         elif fits[0].stopped == "time":
             found.append(("time_up", "Time was up before validation stopped improving."))
         return tuple(found)
+
+
+def useless(fitted: Fit) -> bool:
+    """Whether validation ended far above where it began; losses of distributions may be negative."""
+    after, before = fitted.validation, fitted.start_validation
+    return after is not None and before is not None and after - before > abs(before)
 
 
 def out_of_bounds(panel: Panel, plan: Plan) -> list[tuple[str, str]]:

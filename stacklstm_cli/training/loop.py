@@ -1,7 +1,8 @@
 """The one training loop.
 
 Everything that learns here goes through `fit`: choosing the number of steps on a validation part, and
-refitting for a number of steps that is known.
+refitting for a number of steps that is known. Everything that the rest of a fit depends on is in its
+`Learner`, whose snapshots lead back to a sound state when a fit diverges, and on when it was interrupted.
 """
 
 from __future__ import annotations
@@ -20,12 +21,16 @@ from stacklstm_cli.model.heads import Head, build_head, masked_mean
 from stacklstm_cli.model.network import StackedRNN
 from stacklstm_cli.training.lessons import Lesson, Lessons
 from stacklstm_cli.training.optimiser import AdamW, Group, WeightAverage
-from stacklstm_cli.training.runtime import Clock, Stopped
+from stacklstm_cli.training.runtime import Clock, Interrupted, Stopped
 
 WARM_STEPS = 3
 """Steps left out of the steady speed: they allocate memory and pick kernels."""
 LEAST_IMPROVEMENT = 1e-4
 """Share by which a validation loss must fall to count as better."""
+MOST_RECOVERIES = 3
+"""How often a fit that diverges goes back and halves its learning rate."""
+START_WINDOWS = 512
+"""Most validation windows on which the start of a fit is measured: enough to tell a useless result from a good one."""
 
 OnEvent = Callable[[dict[str, Any]], None]
 
@@ -50,6 +55,8 @@ class Schedule:
     """Learning rate of the linear skip, as a share of the network's: it starts where it should end."""
     validation_windows: int
     """Most windows one validation looks at."""
+    keep_start: bool = False
+    """Whether the weights it starts with are kept where no validation is better: those of a fitted network."""
     every_step: bool = False
     """Whether each step of the stack is trained on the horizon behind it, and not the newest alone."""
 
@@ -71,6 +78,23 @@ class Fit:
     """Passes over the training windows behind these weights."""
     first_epoch_seconds: float | None = None
     windows_per_second: float | None = None
+    recoveries: int = 0
+    """How often it diverged, went back and halved its learning rate."""
+    start_validation: float | None = None
+    """Validation loss of the network before the first step, on at most `START_WINDOWS` windows."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Everything that the rest of a fit depends on, at one moment, in a form that a file can hold."""
+
+    tensors: dict[str, Tensor]
+    numbers: dict[str, Any]
+    """What JSON can hold."""
+
+
+OnSnapshot = Callable[[Snapshot, bool], None]
+"""Takes a snapshot, and whether its validation was the best so far."""
 
 
 class Stopwatch:
@@ -80,6 +104,8 @@ class Stopwatch:
         self.begin = time.perf_counter()
         self.windows = self.steady_windows = 0
         self.steady_seconds = 0.0
+        self.from_the_start = True
+        """Whether no earlier run has counted some of the windows."""
         self.first_epoch_seconds: float | None = None
 
     def count(self, step: int, windows: int, seconds: float, epoch_windows: int) -> None:
@@ -87,12 +113,107 @@ class Stopwatch:
         if step > WARM_STEPS:
             self.steady_windows += windows
             self.steady_seconds += seconds
-        if self.first_epoch_seconds is None and self.windows >= epoch_windows:
+        if self.first_epoch_seconds is None and self.windows >= epoch_windows and self.from_the_start:
             self.first_epoch_seconds = time.perf_counter() - self.begin
 
     @property
     def windows_per_second(self) -> float | None:
         return self.steady_windows / self.steady_seconds if self.steady_seconds else None
+
+
+def no_snapshots(snapshot: Snapshot, better: bool) -> None:
+    """Keep none."""
+
+
+class Learner:
+    """A fit under way. Made where torch's global generator is already seeded for it."""
+
+    def __init__(self, network: StackedRNN, lessons: Lessons, schedule: Schedule, seed: int) -> None:
+        self.network = network
+        self.device = lessons.windows.device
+        self.optimiser, self.average = build_optimiser(network, schedule), WeightAverage(network, schedule.average)
+        size = min(schedule.batch_size, len(lessons))
+        self.batches = ShuffledBatches(len(lessons), size, seed, device=lessons.series.device)
+        self.watch = Stopwatch()
+        self.step = self.checks_since_best = self.recoveries = 0
+        self.best = Fit({}, 0, None)
+        self.history: list[dict[str, float | None]] = []
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The very tensors that steps change, by name; generators and the best weights are not among them."""
+        weights = {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}
+        return weights | self.optimiser.tensors() | self.average.tensors()
+
+    def snapshot(self) -> Snapshot:
+        """A copy of the present state."""
+        tensors = {name: tensor.detach().clone() for name, tensor in self.tensors().items()}
+        tensors |= {f"best.{name}": tensor for name, tensor in self.best.weights.items()}
+        tensors |= {"batches.queue": self.batches.queue, "batches.generator": self.batches.generator.get_state()}
+        tensors["random.cpu"] = torch.get_rng_state()
+        if self.device.type == "cuda":
+            tensors["random.cuda"] = torch.cuda.get_rng_state(self.device)
+        numbers = {
+            "step": self.step,
+            "windows": self.watch.windows,
+            "checks_since_best": self.checks_since_best,
+            "recoveries": self.recoveries,
+            "best_steps": self.best.steps,
+            "best_validation": self.best.validation,
+            "history": list(self.history),
+        }
+        return Snapshot(tensors, numbers)
+
+    @torch.no_grad()
+    def restore(self, snapshot: Snapshot) -> None:
+        """Go back to a snapshot, or on from one of an earlier run.
+
+        Raises `KeyError`, `TypeError`, `ValueError` or `RuntimeError` for one of another network.
+        """
+        tensors, numbers = snapshot.tensors, snapshot.numbers
+        for name, tensor in self.tensors().items():
+            if tensors[name].shape != tensor.shape:
+                raise ValueError(name)
+            tensor.copy_(tensors[name])
+        torch.set_rng_state(tensors["random.cpu"])
+        if self.device.type == "cuda" and "random.cuda" in tensors:
+            torch.cuda.set_rng_state(tensors["random.cuda"], self.device)
+        self.batches.queue = tensors["batches.queue"]
+        self.batches.generator.set_state(tensors["batches.generator"])
+        self.step = self.optimiser.step_count = self.average.step_count = int(numbers["step"])
+        self.watch.windows = int(numbers["windows"])
+        self.checks_since_best = int(numbers["checks_since_best"])
+        best = {name.removeprefix("best."): tensor for name, tensor in tensors.items() if name.startswith("best.")}
+        validation = numbers["best_validation"]
+        self.best = Fit(best, int(numbers["best_steps"]), None if validation is None else float(validation))
+        self.history = list(numbers["history"])
+        self.slow_down(int(numbers["recoveries"]))
+
+    def resume(self, snapshot: Snapshot) -> None:
+        """Go on from a snapshot of an earlier run; one that does not fit changes nothing."""
+        before = self.snapshot()
+        try:
+            self.restore(snapshot)
+            self.watch.from_the_start = False
+        except (KeyError, TypeError, ValueError, RuntimeError):
+            self.restore(before)
+
+    def slow_down(self, recoveries: int) -> None:
+        """Halve the learning rate so many times."""
+        self.recoveries = recoveries
+        self.optimiser.rate = 0.5**recoveries
+
+    def is_sound(self) -> bool:
+        """Whether every weight is a number."""
+        return all(bool(parameter.isfinite().all()) for parameter in self.network.parameters())
+
+    def keep_best(self, validation: float | None) -> bool:
+        """Count one validation; whether it is the best so far, whose weights are then kept."""
+        self.checks_since_best += 1
+        better = improves(validation, self.best.validation)
+        if better:
+            self.best = Fit(averaged_weights(self.network, self.average), self.step, validation)
+            self.checks_since_best = 0
+        return better
 
 
 def fit(
@@ -106,58 +227,82 @@ def fit(
     phase: str,
     share_of_time: float = 1.0,
     on_event: OnEvent = lambda event: None,
+    state: Snapshot | None = None,
+    on_snapshot: OnSnapshot = no_snapshots,
 ) -> Fit:
     """Train `network` in place and return the best weights.
 
     With `validation`, the averaged weights are validated every `check_every` steps and the best are kept;
     without, `max_steps` steps are made. `clock` may end it earlier: the weights in hand are then validated
-    and the best returned. Raises `NothingLearnedError` if no step was made or the loss is not finite.
+    and the best returned. A fit that diverges goes back to its newest snapshot and halves the learning rate.
+    From `state`, a snapshot that `on_snapshot` was given, it goes on to the same end as if never interrupted.
+
+    Raises `NothingLearnedError` if no step was made or the loss is not finite, `Interrupted` where a signal
+    came before the first step.
     """
     device = lessons.windows.device
     head = build_head(network.spec.loss, network.spec.quantiles, device)
-    optimiser, average = build_optimiser(network, schedule), WeightAverage(network, schedule.average)
     judged = validation.thinned(schedule.validation_windows) if validation is not None else None
-    batch_size = min(schedule.batch_size, len(lessons))
-    watch, best = Stopwatch(), Fit({}, 0, None)
-    history: list[dict[str, float | None]] = []
-    checks_since_best = step = 0
-    loss = math.nan
-    clock.start()
+    diverged, validated = False, judged is not None
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
-        batches = shuffled_batches(len(lessons), batch_size, seed, device=lessons.series.device)
+        learner = Learner(network, lessons, schedule, seed)
+        watch, at_start = learner.watch, None
+        if judged is not None:
+            at_start = finite(validate(network, learner.average, judged.thinned(START_WINDOWS), head, clock))
+            if schedule.keep_start:
+                learner.keep_best(finite(validate(network, learner.average, judged, head, clock)))
+        if state is not None:
+            learner.resume(state)
+        good, batch_size = learner.snapshot(), learner.batches.size
+        clock.start()
         stopped = clock.stopped(share_of_time)
-        while step < schedule.max_steps and not stopped:
+        while learner.step < schedule.max_steps and learner.checks_since_best < schedule.patience and not stopped:
             begin = time.perf_counter()
-            loss = train_step(network, lessons.batch(next(batches)), head, optimiser, schedule.grad_clip)
-            average.update()
-            step += 1
-            watch.count(step, batch_size, time.perf_counter() - begin, len(lessons))
-            if not math.isfinite(loss):
-                break
-            entry = {"step": step, "epoch": watch.windows / len(lessons), "loss": loss, "validation": None}
+            lesson = lessons.batch(next(learner.batches))
+            loss = train_step(network, lesson, head, learner.optimiser, schedule.grad_clip)
             stopped = clock.stopped(share_of_time)  # then the weights in hand are validated too
-            due = step % schedule.check_every == 0 or step == schedule.max_steps or stopped
-            if due and judged is not None:
-                entry["validation"] = finite(validate(network, average, judged, head))
-                history.append(entry)
-                checks_since_best += 1
-                if improves(entry["validation"], best.validation):
-                    best = Fit(averaged_weights(network, average), step, entry["validation"])
-                    checks_since_best = 0
+            if math.isfinite(loss):
+                learner.average.update()
+                learner.step += 1
+                watch.count(learner.step, batch_size, time.perf_counter() - begin, len(lessons))
+            due = learner.step % schedule.check_every == 0 or learner.step == schedule.max_steps
+            if not math.isfinite(loss) or ((due or stopped) and not learner.is_sound()):
+                diverged = learner.recoveries == MOST_RECOVERIES
+                if diverged:
+                    break
+                recoveries = learner.recoveries + 1
+                learner.restore(good)
+                learner.slow_down(recoveries)
+                continue
+            entry = {"step": learner.step, "epoch": watch.windows / len(lessons), "loss": loss, "validation": None}
+            better = False
+            if (due or stopped) and judged is not None:
+                try:
+                    entry["validation"] = finite(validate(network, learner.average, judged, head, clock))
+                except Interrupted:
+                    validated = False
+                    break
+                learner.history.append(entry)
+                better = learner.keep_best(entry["validation"])
             on_event(
                 entry
                 | {"phase": phase, "max_steps": schedule.max_steps, "windows_per_second": watch.windows_per_second}
             )
-            if checks_since_best >= schedule.patience:
-                break
-    if best.validation is None:
-        best = Fit(averaged_weights(network, average), step, None)
-        require_finite(best, step, loss, validated=judged is not None)
-    best.history, best.stopped = history, stopped
+            if due:
+                good = learner.snapshot()
+                on_snapshot(good, better)
+    best = learner.best
+    if best.validation is None or learner.step == 0:
+        if learner.step == 0 and stopped == "signal":
+            raise Interrupted
+        best = Fit(averaged_weights(network, learner.average), learner.step, None)
+        require_finite(best, learner.step, diverged=diverged or (validated and learner.step > 0))
+    best.history, best.stopped = learner.history, stopped
     best.windows, best.seconds = watch.windows, time.perf_counter() - watch.begin
     best.epochs, best.first_epoch_seconds = best.steps * batch_size / len(lessons), watch.first_epoch_seconds
     best.windows_per_second = watch.windows_per_second
+    best.recoveries, best.start_validation = learner.recoveries, at_start
     return best
 
 
@@ -172,14 +317,19 @@ def build_optimiser(network: StackedRNN, schedule: Schedule) -> AdamW:
 
 
 def train_step(network: StackedRNN, lesson: Lesson, head: Head, optimiser: AdamW, grad_clip: float) -> float:
-    """One optimiser step; returns the loss of its batch before the step."""
+    """One optimiser step; returns the loss of its batch before the step.
+
+    Where the loss or its gradient is not finite no step is made, and NaN is returned.
+    """
     network.train()
     loss = lesson_loss(network, lesson, head)
     loss.backward()  # type: ignore[no-untyped-call]
-    if grad_clip > 0:
-        nn.utils.clip_grad_norm_(network.parameters(), grad_clip)
+    norm = nn.utils.clip_grad_norm_(network.parameters(), grad_clip or math.inf)
+    if not math.isfinite(float(norm)) or not math.isfinite(value := float(loss.detach())):
+        network.zero_grad()
+        return math.nan
     optimiser.step()
-    return float(loss.detach())
+    return value
 
 
 def lesson_loss(network: StackedRNN, lesson: Lesson, head: Head) -> Tensor:
@@ -188,17 +338,23 @@ def lesson_loss(network: StackedRNN, lesson: Lesson, head: Head) -> Tensor:
     return masked_mean(loss, lesson.known)
 
 
-def validate(network: StackedRNN, average: WeightAverage, lessons: Lessons, head: Head) -> float:
-    """Mean loss of the averaged weights over all windows of `lessons`."""
+def validate(network: StackedRNN, average: WeightAverage, lessons: Lessons, head: Head, clock: Clock) -> float:
+    """Mean loss of the averaged weights over all windows of `lessons`.
+
+    Raises `Interrupted` where a signal came some time ago.
+    """
     average.swap()
     network.eval()
     total = known = 0.0
-    with torch.no_grad():
-        for lesson in lessons.chunks():
-            count = float(lesson.known.sum())
-            total += float(lesson_loss(network, lesson, head)) * count
-            known += count
-    average.swap()
+    try:
+        with torch.no_grad():
+            for lesson in lessons.chunks():
+                count = float(lesson.known.sum())
+                total += float(lesson_loss(network, lesson, head)) * count
+                known += count
+                clock.hurry()
+    finally:
+        average.swap()
     return total / max(known, 1.0)
 
 
@@ -220,25 +376,30 @@ def averaged_weights(network: StackedRNN, average: WeightAverage) -> dict[str, T
     return weights
 
 
-def shuffled_batches(count: int, size: int, seed: int, device: torch.device) -> Iterator[Tensor]:
+class ShuffledBatches(Iterator[Tensor]):
     """Endless batches of window indices [size]; each pass over all windows is in a new random order."""
-    generator = torch.Generator().manual_seed(seed)
-    queue = torch.empty(0, dtype=torch.int64)
-    while True:
-        while len(queue) < size:
-            queue = torch.cat([queue, torch.randperm(count, generator=generator)])
-        yield queue[:size].to(device)
-        queue = queue[size:]
+
+    def __init__(self, count: int, size: int, seed: int, device: torch.device) -> None:
+        self.count, self.size, self.device = count, size, device
+        self.generator = torch.Generator().manual_seed(seed)
+        self.queue = torch.empty(0, dtype=torch.int64)
+        """What is left of the order that was drawn."""
+
+    def __next__(self) -> Tensor:
+        while len(self.queue) < self.size:
+            self.queue = torch.cat([self.queue, torch.randperm(self.count, generator=self.generator)])
+        batch, self.queue = self.queue[: self.size], self.queue[self.size :]
+        return batch.to(self.device)
 
 
-def require_finite(fit: Fit, steps: int, loss: float, *, validated: bool) -> None:
-    """Raise `NothingLearnedError` unless a step was made, and it and its validation left finite numbers."""
-    if steps == 0:
+def require_finite(fit: Fit, steps: int, *, diverged: bool) -> None:
+    """Raise `NothingLearnedError` unless a step was made and left finite numbers."""
+    if steps == 0 and not diverged:
         raise NothingLearnedError(
             "Training ended before a single optimiser step.", hint="Allow more time with --max-time.", code="no_step"
         )
     weights_finite = all(bool(tensor.isfinite().all()) for tensor in fit.weights.values())
-    if validated or not math.isfinite(loss) or not weights_finite:
+    if diverged or not weights_finite:
         raise NothingLearnedError(
             "Training diverged: the loss is not a finite number.",
             hint="Try a smaller --learning-rate, or look for extreme values in the data.",

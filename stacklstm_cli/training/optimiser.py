@@ -42,6 +42,17 @@ class AdamW:
         self.groups = list(groups)
         self.warmup = warmup
         self.step_count = 0
+        self.rate = 1.0
+        """Share of every group's learning rate that is used."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What the next step depends on beside the weights and `step_count`: the very tensors, by name."""
+        return {
+            f"{kind}.{index}.{place}": tensor
+            for index, group in enumerate(self.groups)
+            for kind in ("first_moments", "second_moments", "steps")
+            for place, tensor in enumerate(getattr(group, kind))
+        }
 
     @torch.no_grad()
     def step(self) -> None:
@@ -62,7 +73,7 @@ class AdamW:
                 maximize=False,
                 beta1=BETAS[0],
                 beta2=BETAS[1],
-                lr=rise * group.learning_rate,
+                lr=rise * self.rate * group.learning_rate,
                 weight_decay=group.weight_decay,
                 eps=EPSILON,
             )
@@ -82,6 +93,10 @@ class WeightAverage:
         self.step_count = 0
         self.sources = list(network.parameters())
         self.means = [parameter.detach().clone() for parameter in self.sources]
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The very averages, by name."""
+        return {f"mean.{place}": mean for place, mean in enumerate(self.means)}
 
     @torch.no_grad()
     def update(self) -> None:

@@ -1,4 +1,7 @@
-"""Where and how long training runs: device, threads, time limit, signals."""
+"""Where and how long training runs: device, threads, time limit, signals.
+
+torch is imported where it is used: a command must heed signals before those seconds have passed.
+"""
 
 from __future__ import annotations
 
@@ -9,24 +12,31 @@ import threading
 import time
 from collections.abc import Iterator
 from types import FrameType
-from typing import Literal
-
-import torch
+from typing import TYPE_CHECKING, Literal
 
 from stacklstm_cli.config import RuntimeConfig
-from stacklstm_cli.errors import ExitStatus, UsageError
+from stacklstm_cli.errors import ExitStatus, StoppedError, UsageError
+
+if TYPE_CHECKING:
+    import torch
 
 Stopped = Literal["", "time", "signal"]
+SECONDS_AFTER_SIGNAL = 0.5
+"""How long a validation may go on after a signal: two seconds are all there is, and the model is to be saved."""
 
 
 def prepare(config: RuntimeConfig) -> torch.device:
     """Set the threads and find the device. Raises `UsageError` for a device that is not there."""
+    import torch
+
     torch.set_num_threads(config.threads)
     return find_device(config.device)
 
 
 def find_device(name: str) -> torch.device:
     """`auto` is the first CUDA device where there is one, else the CPU; never MPS, which is slower for LSTMs."""
+    import torch
+
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     match = re.fullmatch(r"(cpu|mps|cuda)|cuda:([0-9]{1,4})", name)
@@ -43,18 +53,37 @@ def find_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+class Interrupted(BaseException):
+    """A signal came during work that is not worth finishing. No `except Exception` stops it."""
+
+
 class Clock:
     """The time limit of a run, counted from the first optimiser step, and the wish to stop."""
 
     def __init__(self, max_time: float | None = None) -> None:
         self.max_time = max_time
         self.started: float | None = None
+        self.earlier = 0.0
+        """Seconds that earlier runs of the same training took, before they were interrupted."""
         self.signal_number: int | None = None
+        self._signalled: float | None = None
+        self._interruptible = False
 
     def start(self) -> None:
         """The first optimiser step begins now; later calls change nothing."""
         if self.started is None:
             self.started = time.monotonic()
+
+    def restart(self) -> None:
+        """Count from now on, with what is left of the limit: shares of it are then shares of the work ahead."""
+        if self.max_time is not None:
+            self.max_time = max(0.0, self.max_time - self.elapsed)
+        self.started = time.monotonic()
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the first optimiser step, those of interrupted runs included."""
+        return self.earlier + (time.monotonic() - self.started if self.started is not None else 0.0)
 
     def stopped(self, share: float = 1.0) -> Stopped:
         """Whether to stop: at a signal, or once this share of the time limit has passed."""
@@ -62,7 +91,38 @@ class Clock:
             return "signal"
         if self.max_time is None or self.started is None:
             return ""
-        return "time" if time.monotonic() - self.started >= share * self.max_time else ""
+        return "time" if self.elapsed >= share * self.max_time else ""
+
+    @contextlib.contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """Work that a signal ends at once, with `Interrupted`: long stretches that do not look at the clock.
+
+        Only for work whose half-done results nobody needs.
+        """
+        before, self._interruptible = self._interruptible, True
+        try:
+            if self.signal_number is not None:
+                raise Interrupted
+            yield
+        finally:
+            self._interruptible = before
+
+    def sleep(self, seconds: float) -> None:
+        """Wait; a signal ends it with `Interrupted`."""
+        with self.interruptible():
+            time.sleep(seconds)
+
+    def hurry(self) -> None:
+        """Raise `Interrupted` where a signal came longer ago than `SECONDS_AFTER_SIGNAL`."""
+        if self._signalled is not None and time.monotonic() - self._signalled > SECONDS_AFTER_SIGNAL:
+            raise Interrupted
+
+    def signalled(self, number: int) -> None:
+        """A signal has come. Raises `Interrupted` where the work in hand allows it."""
+        self._signalled = time.monotonic()
+        self.signal_number = signal.SIGINT if number == signal.SIGINT else signal.SIGTERM
+        if self._interruptible:
+            raise Interrupted
 
     @property
     def exit_status(self) -> ExitStatus:
@@ -72,23 +132,28 @@ class Clock:
 
 @contextlib.contextmanager
 def signals_stop(clock: Clock) -> Iterator[None]:
-    """The first SIGINT, SIGTERM or SIGHUP asks the clock to stop; a second one ends the program at once."""
+    """The first SIGINT, SIGTERM or SIGHUP asks the clock to stop; a second one ends the program at once.
+
+    Raises `StoppedError` where nobody has anything to save of the work that a signal has ended.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def ask(number: int, frame: FrameType | None) -> None:
-        clock.signal_number = signal.SIGINT if number == signal.SIGINT else signal.SIGTERM
         for one, before in earlier.items():
             signal.signal(one, before)
+        clock.signalled(number)
 
-    names = ("SIGINT", "SIGTERM", "SIGHUP")
+    names = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
     numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
     # What was ignored stays so: `nohup` ignores the hang-up, a shell the interrupt of what it runs behind.
     heeded = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
     earlier = {number: signal.signal(number, ask) for number in heeded}
     try:
         yield
+    except Interrupted as stop:
+        raise StoppedError(clock.exit_status) from stop
     finally:
         for number, before in earlier.items():
             signal.signal(number, before)
