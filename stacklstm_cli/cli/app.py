@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from stacklstm_cli.cli.messages import ErrorGroup, Messages
-from stacklstm_cli.cli.options import takes
+from stacklstm_cli.cli.options import Typed, takes
 from stacklstm_cli.config import (
     DataConfig,
     EvaluationConfig,
@@ -20,6 +20,8 @@ from stacklstm_cli.config import (
     PictureConfig,
     ReadingConfig,
     RuntimeConfig,
+    SearchConfig,
+    StudyConfig,
     TrainingConfig,
 )
 from stacklstm_cli.errors import UsageError
@@ -65,11 +67,13 @@ def train(
     reading: ReadingConfig,
     network: ModelConfig,
     training: TrainingConfig,
+    search: SearchConfig,
     runtime: RuntimeConfig,
     metrics: MetricConfig,
     output: OutputConfig,
     pictures: PictureConfig,
     messages: Messages,
+    typed: Typed,
     model: ModelOption = None,
 ) -> int:
     """Fit a stacked LSTM, save it, and print its errors beside those of naive forecasts.
@@ -79,7 +83,42 @@ def train(
     path = model_path(model, sources)
     from stacklstm_cli.cli import runs
 
-    return runs.train(sources, path, data, reading, network, training, runtime, metrics, output, pictures, messages)
+    return runs.train(
+        *(sources, path, data, reading, network, training, search, runtime, metrics, output, pictures, messages, typed)
+    )
+
+
+@app.command()
+@takes
+def tune(
+    sources: Sources,
+    data: DataConfig,
+    reading: ReadingConfig,
+    network: ModelConfig,
+    training: TrainingConfig,
+    search: SearchConfig,
+    study: StudyConfig,
+    runtime: RuntimeConfig,
+    metrics: MetricConfig,
+    output: OutputConfig,
+    pictures: PictureConfig,
+    messages: Messages,
+    typed: Typed,
+    model: Annotated[
+        Path | None,
+        typer.Option("--model", "-m", metavar="PATH", help="Train the choice in full and save it.", show_default=False),
+    ] = None,
+) -> int:
+    """Find out how many layers are enough, by rolling origins; and other options, as time allows.
+
+    Example: stacklstm tune data.csv --max-time 10m
+    """
+    from stacklstm_cli.cli import tuning
+
+    return tuning.tune(
+        *(sources, model, data, reading, network, training, search, study, runtime, metrics, output, pictures),
+        *(messages, typed),
+    )
 
 
 @app.command()
@@ -135,9 +174,11 @@ def check(
     reading: ReadingConfig,
     network: ModelConfig,
     training: TrainingConfig,
+    search: SearchConfig,
     metrics: MetricConfig,
     output: OutputConfig,
     messages: Messages,
+    typed: Typed,
 ) -> None:
     """Say what DATA was understood to be, what is wrong with it, and what train would do. Trains nothing.
 
@@ -145,7 +186,7 @@ def check(
     """
     from stacklstm_cli.cli import checking
 
-    checking.check(sources, data, reading, network, training, metrics, output, messages)
+    checking.check(sources, data, reading, network, training, search, metrics, output, messages, typed)
 
 
 @app.command()

@@ -15,8 +15,10 @@ import numpy as np
 from stacklstm_cli import STARTED
 from stacklstm_cli.cli.documents import forecast_document, score_document, training_document
 from stacklstm_cli.cli.messages import Messages
+from stacklstm_cli.cli.options import Typed
 from stacklstm_cli.cli.progress import TrainingProgress
 from stacklstm_cli.cli.report import check_output, refuse_overwriting, write_document, write_forecast
+from stacklstm_cli.cli.searching import chosen_configs, entries_of, plan_search, run_search
 from stacklstm_cli.config import (
     DataConfig,
     EvaluationConfig,
@@ -27,6 +29,8 @@ from stacklstm_cli.config import (
     PictureConfig,
     ReadingConfig,
     RuntimeConfig,
+    SearchConfig,
+    StudyConfig,
     TrainingConfig,
     option_name,
 )
@@ -43,6 +47,7 @@ from stacklstm_cli.model.forecaster import Forecaster
 from stacklstm_cli.model.frame import attention_frame, forecast_frame
 from stacklstm_cli.model.inputs import MOST_CATEGORIES, unknown_categories
 from stacklstm_cli.training import runtime as machine
+from stacklstm_cli.training.jobs import Within, left
 
 
 def train(
@@ -52,11 +57,13 @@ def train(
     reading: ReadingConfig,
     network: ModelConfig,
     training: TrainingConfig,
+    search: SearchConfig,
     runtime: RuntimeConfig,
     metrics: MetricConfig,
     output: OutputConfig,
     pictures: PictureConfig,
     messages: Messages,
+    typed: Typed,
 ) -> int:
     """Train, save, report; returns the exit status. What is written may not be what is read."""
     from stacklstm_cli.training.defaults import resolve
@@ -66,17 +73,24 @@ def train(
     refuse_overwriting("--model", path, sources)
     check_writable(path)
     check_output(output, path, *sources)
+    entries = entries_of(search, typed)
     panel = read(sources, data, reading, messages)
     if network.min is None and network.loss != "negative-binomial" and np.nanmin(panel.values) >= 0:
         messages.note("no value is negative; --min 0 keeps every forecast from falling below 0")
     plan = resolve(panel, network, training, metrics)
+    clock, found = machine.Clock(training.max_time), None
+    if entries:
+        task = plan_search(panel, plan, network, training, metrics, search, entries, named=True)
+        found = run_search(task, search, StudyConfig(), device=device, clock=clock, messages=messages)
+        network, training = chosen_configs(found, network, training)
+        plan = resolve(panel, network, training, metrics)
     for name, texts in unknown_categories(panel, plan.spec.inputs):
         messages.note(f"{name!r} has more than {MOST_CATEGORIES} texts; the rarest count as unknown: {named(texts)}")
     for line in plan.explained():
         messages.note(line)
-    clock = machine.Clock(training.max_time)
     with machine.signals_stop(clock), TrainingProgress(messages.progress_stream) as progress:
-        trainer = Trainer(panel, plan, device=device, clock=clock, on_event=progress.update)
+        rest = clock if found is None else Within(clock, left(clock))
+        trainer = Trainer(panel, plan, device=device, clock=rest, on_event=progress.update)
         try:
             outcome = trainer.run(checkpoints.given_options(data, reading, network, training))
         except NothingLearnedError as error:
@@ -84,6 +98,7 @@ def train(
                 error.exit_status = clock.exit_status
                 error.message, error.hint = "Stopped by a signal before the first step; nothing was saved.", ""
             raise
+        outcome.checkpoint.search = {} if found is None else found.record()
         checkpoints.save(outcome.checkpoint, path)
     messages.note(f"saved {path}")
     for line in outcome.explained():
@@ -91,6 +106,7 @@ def train(
     for code, text in outcome.warnings:
         messages.warning(code, text)
     document = training_document(path, panel, plan, outcome, clock, metrics)
+    document |= {} if found is None else {"search": found.document(outcome.judgement)}
     write_document(finished(document, messages), output)
     return clock.exit_status
 

@@ -66,6 +66,8 @@ class Checkpoint:
     """Options as resolved, steps, losses, how it ended."""
     options: dict[str, Any] = field(default_factory=dict)
     """Data, model and training options as given, for `retrain`."""
+    search: dict[str, Any] = field(default_factory=dict)
+    """What was tried to find some of them, and how the choice was made; empty where nothing was searched."""
     digest: str = NO_DIGEST
 
     @property
@@ -126,6 +128,7 @@ def save(checkpoint: Checkpoint, path: Path) -> None:
         "series": [list(key) for key in checkpoint.keys],
         "versions": versions(),
         **{name: getattr(checkpoint, name) for name in SECTIONS},
+        **({"search": checkpoint.search} if checkpoint.search else {}),
     }
     rest = json.dumps(document, ensure_ascii=False, allow_nan=False)
     text = f'{{"digest": "{NO_DIGEST}", {rest[1:]}'  # first, see header.digest_at
@@ -165,6 +168,7 @@ def build(document: dict[str, Any], tensors: Weights) -> Checkpoint:
         final=part("final."),
         judged=part("judged.") or None,
         digest=document["digest"],
+        search=document.get("search", {}),
         **({name: document[name] for name in SECTIONS} | {name: tensors[f"rows.{name}"].numpy() for name in ROWS}),
     )
     for weights in (checkpoint.final, checkpoint.judged):
@@ -220,6 +224,7 @@ def require_sound(document: dict[str, Any], tensors: Weights) -> None:
     require(len({tuple(key) for key in series}) == len(series) > 0, "series")
     for name in SECTIONS:
         require(isinstance(document[name], dict), name)
+    require(isinstance(document.get("search", {}), dict), "search")
     for name in ROWS:
         rows = tensors[f"rows.{name}"]
         require(rows.dtype == torch.int64 and rows.shape == (len(series),), name)
