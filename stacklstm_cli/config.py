@@ -16,6 +16,8 @@ from typing import Any
 from stacklstm_cli.errors import UsageError
 
 MEDIAN = 0.5
+SWITCH = (False, True)
+CELLS = ("lstm", "gru", "rnn")
 POINT_LOSSES = ("mae", "mse", "huber")
 LOSSES = ("quantile", *POINT_LOSSES, "student-t", "negative-binomial")
 BASELINES = ("naive", "seasonal_naive", "drift", "seasonal_average")
@@ -23,6 +25,9 @@ STATISTICAL_BASELINES = ("auto_ets", "auto_theta")
 NO_BASELINES = "none"
 """What leaves the statistical ones out."""
 GATES = ("strict", "unless-worse", "always")
+PICKS = ("one-se", "best")
+AUTO = "auto"
+"""In place of a value: to be searched."""
 OUTPUT_FORMATS = ("auto", "table", "csv", "json", "ndjson", "markdown", "parquet")
 
 
@@ -36,11 +41,18 @@ def option(
     short: str | None = None,
     parse: str = "",
     unset: str = "",
+    search: tuple[Any, ...] = (),
+    around: float = 0,
+    log: bool = False,
 ) -> Any:
     """A dataclass field that is an option.
 
     `minimum` and `maximum` are inclusive and hold for each item of a tuple; `parse` names a special
     spelling on the command line ("duration"); `unset` says what happens where there is no default.
+
+    What a search tries: with `search` the numbers from its first to its second, on a logarithmic scale with `log`, or
+    the words that it holds; with `around` up to so many times more and less than what would be chosen from the data.
+    An option with neither sets the task, not the network, and is not searched; on and off always are.
     """
     metadata = {
         "help": help,
@@ -50,6 +62,9 @@ def option(
         "short": short,
         "parse": parse,
         "unset": unset,
+        "search": search,
+        "around": around,
+        "log": log,
     }
     return dataclasses.field(default=default, metadata=metadata)
 
@@ -62,6 +77,11 @@ def option_name(field: dataclasses.Field[Any] | str) -> str:
     """The option as typed: `hidden_size` -> `--hidden-size`."""
     name = field if isinstance(field, str) else field.name
     return "--" + name.replace("_", "-")
+
+
+def searchable(field: dataclasses.Field[Any]) -> bool:
+    """Whether `tune` may look for a value of this option."""
+    return bool(field.metadata["search"] or field.metadata["around"])
 
 
 class Checked:
@@ -151,28 +171,35 @@ class ReadingConfig(Checked):
 class ModelConfig(Checked):
     """The network."""
 
-    layers: int = option(2, "Recurrent layers stacked on each other.", minimum=1, maximum=64)
+    layers: int = option(2, "Recurrent layers stacked on each other.", minimum=1, maximum=64, search=(1, 4))
     hidden_size: tuple[int, ...] = option(
-        (), "Width of the layers; several (64,32) from bottom to top.", minimum=1, maximum=8192, unset=FOUND
+        (), "Width of the layers; several (64,32) from bottom to top.", minimum=1, maximum=8192, unset=FOUND, around=2
     )
-    cell: str = option("lstm", "Recurrent cell: lstm, gru, or rnn, the plain one.", choices=("lstm", "gru", "rnn"))
-    bidirectional: bool = option(False, "Read the context from both ends.")
-    attention: bool = option(False, "Decode a weighted mean of all steps beside the newest one.")
-    residual: bool = option(True, "Add the input of each layer but the first to its output.")
-    layer_norm: bool = option(False, "Normalise the input of each layer but the first.")
+    cell: str = option("lstm", "Recurrent cell: lstm, gru, or rnn, the plain one.", choices=CELLS, search=CELLS)
+    bidirectional: bool = option(False, "Read the context from both ends.", search=SWITCH)
+    attention: bool = option(False, "Decode a weighted mean of all steps beside the newest one.", search=SWITCH)
+    residual: bool = option(True, "Add the input of each layer but the first to its output.", search=SWITCH)
+    layer_norm: bool = option(False, "Normalise the input of each layer but the first.", search=SWITCH)
     dilations: tuple[int, ...] = option((), "Steps between states, for each layer: 1,2,4.", minimum=1, maximum=100_000)
     dropout: float | None = option(
-        None, "Dropout between layers and before the head.", minimum=0, maximum=0.95, unset=FOUND
+        None, "Dropout between layers and before the head.", minimum=0, maximum=0.95, unset=FOUND, search=(0.0, 0.5)
     )
-    recurrent_dropout: float = option(0.0, "Dropout of the weights from state to state.", minimum=0, maximum=0.95)
+    recurrent_dropout: float = option(
+        0.0, "Dropout of the weights from state to state.", minimum=0, maximum=0.95, search=(0.0, 0.5)
+    )
     forget_bias: float | None = option(
-        None, "What the forget gates of an LSTM start with: 1 remembers longer.", minimum=-10, maximum=10, unset=FOUND
+        None,
+        "What the forget gates of an LSTM start with: 1 remembers longer.",
+        minimum=-10,
+        maximum=10,
+        unset=FOUND,
+        search=(-1.0, 2.0),
     )
     context_length: int | None = option(
-        None, "Rows the network sees before each forecast.", minimum=1, maximum=100_000, unset=FOUND
+        None, "Rows the network sees before each forecast.", minimum=1, maximum=100_000, unset=FOUND, around=4
     )
     patch_length: int | None = option(
-        None, "Rows per step of the stack; 1 is one row at a time.", minimum=1, maximum=10_000, unset=FOUND
+        None, "Rows per step of the stack; 1 is one row at a time.", minimum=1, maximum=10_000, unset=FOUND, around=4
     )
     horizon: int | None = option(None, "Rows to forecast.", minimum=1, maximum=100_000, unset=FOUND)
     quantiles: tuple[float, ...] = option(
@@ -181,17 +208,27 @@ class ModelConfig(Checked):
     interval: tuple[float, ...] = option(
         (), "Central intervals to learn as well, in percent: 80 or 80,95.", minimum=0.2, maximum=99.8
     )
-    skip: bool = option(True, "Let the stack learn what a linear forecast from the context leaves over.")
+    skip: bool = option(True, "Let the stack learn what a linear forecast from the context leaves over.", search=SWITCH)
     loss: str = option("quantile", "What is learned: " + ", ".join(LOSSES) + ".", choices=LOSSES)
-    supervise: str = option("last", "Train the newest step's forecast, or that of all steps.", choices=("last", "all"))
-    calendar: bool = option(True, "Show the network hour, weekday and season of each row, as the step allows.")
+    supervise: str = option(
+        "last",
+        "Train the newest step's forecast, or that of all steps.",
+        choices=("last", "all"),
+        search=("last", "all"),
+    )
+    calendar: bool = option(
+        True, "Show the network hour, weekday and season of each row, as the step allows.", search=SWITCH
+    )
     holidays: str | None = option(None, "Public holidays of a country, or of a part of it: US, DE, DE-BY.")
     gaps: str = option(
         "mask",
         "What stands in for missing values before a forecast; error refuses them.",
         choices=("mask", "ffill", "interpolate", "error"),
+        search=("mask", "ffill", "interpolate"),
     )
-    transform: str = option("none", "Learn the values, or their log(1 + y).", choices=("none", "log1p"))
+    transform: str = option(
+        "none", "Learn the values, or their log(1 + y).", choices=("none", "log1p"), search=("none", "log1p")
+    )
     min: float | None = option(None, "No forecast is below this.")
     max: float | None = option(None, "No forecast is above this.")
 
@@ -200,19 +237,27 @@ class ModelConfig(Checked):
 class TrainingConfig(Checked):
     """How the network is trained, judged and refitted."""
 
-    epochs: int | None = option(None, "Most passes over the training windows.", minimum=1)
+    epochs: int | None = option(None, "Most passes over the training windows.", minimum=1, search=(1, 100), log=True)
     max_time: float | None = option(
         None,
         "Longest training time, from the first step on: 90s, 10m, 1h; in retrain of the whole run.",
         minimum=0,
         parse="duration",
     )
-    batch_size: int | None = option(None, "Windows per optimiser step.", minimum=1, maximum=1_000_000, unset=FOUND)
-    learning_rate: float | None = option(None, "Step size of AdamW.", minimum=1e-8, maximum=10, unset=FOUND)
-    weight_decay: float | None = option(None, "Weight decay of AdamW.", minimum=0, maximum=10, unset=FOUND)
-    grad_clip: float = option(1.0, "Largest norm of a gradient; 0 does not clip.", minimum=0)
+    batch_size: int | None = option(
+        None, "Windows per optimiser step.", minimum=1, maximum=1_000_000, unset=FOUND, around=2
+    )
+    learning_rate: float | None = option(
+        None, "Step size of AdamW.", minimum=1e-8, maximum=10, unset=FOUND, around=5, log=True
+    )
+    weight_decay: float | None = option(
+        None, "Weight decay of AdamW.", minimum=0, maximum=10, unset=FOUND, around=10, log=True
+    )
+    grad_clip: float = option(
+        1.0, "Largest norm of a gradient; 0 does not clip.", minimum=0, search=(0.1, 10.0), log=True
+    )
     patience: int | None = option(
-        None, "Validations without improvement before training stops.", minimum=1, unset=FOUND
+        None, "Validations without improvement before training stops.", minimum=1, unset=FOUND, around=2
     )
     holdout: int | None = option(
         None, "Last rows of each series kept to judge the model; 0 skips judging.", minimum=0, unset=FOUND
@@ -352,3 +397,35 @@ class ForecastConfig(Checked):
     future_template: bool = option(False, "Write the future rows of the known covariates to fill in, and no forecast.")
     attention_weights: bool = option(False, "Write how much each step of the context counts, and no forecast.")
     wide: bool = option(False, "One column per series, as in a wide input; point forecasts only.")
+
+
+@dataclass(frozen=True)
+class SearchConfig(Checked):
+    """What is tried, and how the choice is made."""
+
+    search: tuple[str, ...] = option(
+        (),
+        "Options to search: layers,hidden-size=16..128,cell=lstm/gru; as does --layers auto.",
+        unset="tune: layers; then width, cell, context, patch, dropout, rate",
+    )
+    max_layers: int = option(4, "Deepest stack to try.", minimum=1, maximum=64)
+    trials: int | None = option(
+        None, "Most candidates to try, depths included.", minimum=1, unset="the depths; 20 if --search names more"
+    )
+    pick: str = option(
+        "one-se", "Choose the shallowest within one standard error of the best (one-se), or the best.", choices=PICKS
+    )
+    folds: int | None = option(
+        None, "Cutoffs at which every candidate is fitted anew.", minimum=1, maximum=100, unset="2, where rows allow"
+    )
+    fits: int = option(1, "Fits of each candidate at each of them, with seeds of their own.", minimum=1, maximum=100)
+
+
+@dataclass(frozen=True)
+class StudyConfig(Checked):
+    """Where a search is kept, and how many work on it."""
+
+    study: str | None = option(
+        None, "Keep the search in this file (.db, .log) or database (a URL), continue it, or help with it."
+    )
+    jobs: int = option(1, "Processes that search.", minimum=1, maximum=256)

@@ -10,7 +10,7 @@ import typer
 
 from stacklstm_cli.cli.command import App
 from stacklstm_cli.cli.messages import ErrorGroup, Messages
-from stacklstm_cli.cli.options import Overrides, takes
+from stacklstm_cli.cli.options import Overrides, Typed, takes
 from stacklstm_cli.config import (
     DataConfig,
     EvaluationConfig,
@@ -26,6 +26,8 @@ from stacklstm_cli.config import (
     RetrainConfig,
     RunConfig,
     RuntimeConfig,
+    SearchConfig,
+    StudyConfig,
     TrainingConfig,
 )
 from stacklstm_cli.errors import UsageError
@@ -73,12 +75,14 @@ def train(
     reading: ReadingConfig,
     network: ModelConfig,
     training: TrainingConfig,
+    search: SearchConfig,
     run: RunConfig,
     runtime: RuntimeConfig,
     metrics: MetricConfig,
     output: OutputConfig,
     pictures: PictureConfig,
     messages: Messages,
+    typed: Typed,
     model: ModelOption = None,
 ) -> int:
     """Fit a stacked LSTM, save it, and print its errors beside those of naive forecasts.
@@ -91,7 +95,44 @@ def train(
         with clock.interruptible():
             from stacklstm_cli.cli import runs
         return runs.train(
-            sources, path, data, reading, network, training, run, runtime, metrics, output, pictures, messages, clock
+            *(sources, path, data, reading, network, training, search, run, runtime, metrics, output, pictures),
+            *(messages, typed, clock),
+        )
+
+
+@app.command()
+@takes
+def tune(
+    sources: Sources,
+    data: DataConfig,
+    reading: ReadingConfig,
+    network: ModelConfig,
+    training: TrainingConfig,
+    search: SearchConfig,
+    study: StudyConfig,
+    runtime: RuntimeConfig,
+    metrics: MetricConfig,
+    output: OutputConfig,
+    pictures: PictureConfig,
+    messages: Messages,
+    typed: Typed,
+    model: Annotated[
+        Path | None,
+        typer.Option("--model", "-m", metavar="PATH", help="Train the choice in full and save it.", show_default=False),
+    ] = None,
+) -> int:
+    """Find out how many layers are enough, by rolling origins; and other options, as time allows.
+
+    Example: stacklstm tune data.csv --max-time 10m
+    """
+    clock = Clock(training.max_time)
+    clock.start()  # the limit is that of the whole run
+    with signals_stop(clock):
+        with clock.interruptible():
+            from stacklstm_cli.cli import tuning
+        return tuning.tune(
+            *(sources, model, data, reading, network, training, search, study, runtime, metrics, output, pictures),
+            *(messages, typed, clock),
         )
 
 
@@ -154,9 +195,11 @@ def check(
     reading: ReadingConfig,
     network: ModelConfig,
     training: TrainingConfig,
+    search: SearchConfig,
     metrics: MetricConfig,
     output: OutputConfig,
     messages: Messages,
+    typed: Typed,
 ) -> None:
     """Say what DATA was understood to be, what is wrong with it, and what train would do. Trains nothing.
 
@@ -164,7 +207,7 @@ def check(
     """
     from stacklstm_cli.cli import checking
 
-    checking.check(sources, data, reading, network, training, metrics, output, messages)
+    checking.check(sources, data, reading, network, training, search, metrics, output, messages, typed)
 
 
 @app.command()

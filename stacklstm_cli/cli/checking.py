@@ -18,8 +18,10 @@ import numpy as np
 from stacklstm_cli.cli import estimate, survey
 from stacklstm_cli.cli.documents import SCHEMA
 from stacklstm_cli.cli.messages import Messages, is_terminal
+from stacklstm_cli.cli.options import Typed
 from stacklstm_cli.cli.report import check_output, to_terminal, write_check
 from stacklstm_cli.cli.runs import finished
+from stacklstm_cli.cli.searching import announced, entries_of, plan_search
 from stacklstm_cli.cli.wording import advice, described
 from stacklstm_cli.config import (
     DataConfig,
@@ -28,6 +30,7 @@ from stacklstm_cli.config import (
     OutputConfig,
     ReadingConfig,
     RuntimeConfig,
+    SearchConfig,
     TrainingConfig,
 )
 from stacklstm_cli.data.opening import open_table
@@ -47,17 +50,20 @@ def check(
     reading: ReadingConfig,
     network: ModelConfig,
     training: TrainingConfig,
+    search: SearchConfig,
     metrics: MetricConfig,
     output: OutputConfig,
     messages: Messages,
+    typed: Typed,
 ) -> None:
     """Write what was found; then raise what `train` would."""
     check_output(output, *sources)
+    entries = entries_of(search, typed)
     stdin = sys.stdin.buffer.read() if "-" in sources else b""
     document: dict[str, Any] = {"schema": SCHEMA, "command": "check", "status": "ok"}
     refused: StacklstmError | None = None
     try:
-        for part in _findings(sources, stdin, data, reading, network, training, metrics):
+        for part in _findings(sources, stdin, data, reading, network, training, metrics, search, entries):
             document |= part
     except StacklstmError as error:
         refused = error
@@ -85,6 +91,8 @@ def _findings(
     network: ModelConfig,
     training: TrainingConfig,
     metrics: MetricConfig,
+    search: SearchConfig,
+    entries: tuple[str, ...],
 ) -> Iterator[dict[str, Any]]:
     """Part after part of the document, in the order in which `train` goes. Raises what `train` would."""
     device = machine.prepare(RuntimeConfig())
@@ -97,6 +105,12 @@ def _findings(
     yield {"data": {"files": files} | describe(panel) | {"sha256": panel.sha256}} | understood
     plan = resolve(panel, network, training, metrics)
     planned = _planned(plan)
+    if entries:
+        task = plan_search(panel, plan, network, training, metrics, search, entries, named=True)
+        planned["search"] = {"options": [one.name for one in task.space], "candidates": task.limit}
+        planned["search"] |= {"folds": len(task.rolling.folds), "n": task.rolling.units}
+        first = f"{announced(task)[0]}; what follows is the training without it"
+        planned["explained"] = [first, *planned["explained"]]
     yield {"plan": planned}
     trainer = Trainer(panel, plan, device=device, clock=machine.Clock(training.max_time))
     windows, lessons = estimate.count_windows(trainer)

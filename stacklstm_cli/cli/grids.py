@@ -172,3 +172,20 @@ def field_text(value: Any) -> str:
     if value is None or value == {}:
         return ""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def search_grid(search: Mapping[str, Any], people: bool) -> Grid:
+    """A row per candidate; for people without the options that never changed."""
+    rows = search["candidates"]
+    names = [name for name in dict.fromkeys(name for row in rows for name in row) if name != "why"]
+    fixed = {"candidate", "layers", "state", "score", "spread", "difference", "standard_error", "seconds"}
+    if people:
+        names = [name for name in names if name in fixed or len({row.get(name) for row in rows}) > 1]
+    values = [[_listed(row.get(name)) for name in names] for row in rows]
+    score = names.index("score")
+    best = frozenset((at, score) for at, row in enumerate(rows) if "chosen" in row["state"])
+    return Grid(names if not people else [name.replace("_", " ") for name in names], values, keys=1, best=best)
+
+
+def _listed(value: Any) -> Any:
+    return str(value).lower() if isinstance(value, bool) else value

@@ -18,9 +18,12 @@ from typer.core import TyperOption
 
 from stacklstm_cli.cli.messages import Messages
 from stacklstm_cli.config import (
+    AUTO,
+    SearchConfig,
     check_bounds,
     option_name,
     parse_duration,
+    searchable,
 )
 from stacklstm_cli.errors import UsageError
 
@@ -42,34 +45,42 @@ class Overrides(dict[str, Any]):
     """
 
 
+class Typed(frozenset[str]):
+    """The options that were typed or stand in the `--config` file, by the names of their fields."""
+
+
 def takes(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command one option per field of each configuration among its parameters, and hand it these built.
 
-    One of `Overrides` gets the values that were typed alone. A parameter annotated `Messages` becomes -q and -v.
-    Every command also gets `--config FILE.toml`.
+    One of `Overrides` gets the values that were typed alone, one of `Typed` the names of what was typed. A parameter
+    annotated `Messages` becomes -q and -v. Every command also gets `--config FILE.toml`. Where a command takes
+    `SearchConfig`, `auto` in place of the value of an option that can be searched adds it to `--search`.
     Raises `TypeError`, at import, where two parameters or configurations would define the same option.
     """
     declared = inspect.signature(command, eval_str=True).parameters
     configs: dict[str, Any] = {n: p.annotation for n, p in declared.items() if dataclasses.is_dataclass(p.annotation)}
     messages = [name for name, p in declared.items() if p.annotation is Messages]
     overrides = {n: get_args(p.annotation)[1:] for n, p in declared.items() if overrides_options(p.annotation)}
-    taken = {*configs, *overrides}
+    typed_names = [name for name, p in declared.items() if p.annotation is Typed]
+    taken = {*configs, *overrides, *messages, *typed_names}
     shown = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in declared.values() if p.name not in taken]
-    shown = [p for p in shown if p.name not in messages]
+    searches = SearchConfig in configs.values()
     readers: dict[str, _Reader] = {}
     for config in configs.values():
         hints = get_type_hints(config)
         for field in dataclasses.fields(config):
-            readers[field.name] = _Reader(field, _kind(hints[field.name]))
+            readers[field.name] = _Reader(field, _kind(hints[field.name]), searches)
             shown.append(_parameter(readers[field.name], config))
     for config in (one for own in overrides.values() for one in own):
         hints = get_type_hints(config)
         for field in dataclasses.fields(config):
-            readers[field.name] = _Reader(field, _kind(hints[field.name]))
+            readers[field.name] = _Reader(field, _kind(hints[field.name]), searches=False)
             shown.append(_parameter(readers[field.name], config, own="the model's"))
     if messages:
         shown += [_count("quiet", "-q", "Silence notes; -qq warnings too."), _count("verbose", "-v", "Explain more.")]
     shown.append(_config_parameter(readers))
+    if typed_names:
+        shown.append(inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context))
     _refuse_twins(command, shown)
 
     @functools.wraps(command)
@@ -78,9 +89,17 @@ def takes(command: Callable[..., Any]) -> Callable[..., Any]:
         built: dict[str, Any] = {}
         if messages:
             built = dict.fromkeys(messages, Messages(values.pop("verbose") - values.pop("quiet")))
+        searched = [name for name, reader in readers.items() if reader.is_auto(values[name])]
+        if typed_names:
+            context = values.pop("context")
+            names = [name for name in readers if _was_typed(context, name) and name not in searched]
+            built |= dict.fromkeys(typed_names, Typed(names))
         for name, config in configs.items():
             typed = {field.name: values.pop(field.name) for field in dataclasses.fields(config)}
-            built[name] = config(**{option: value for option, value in typed.items() if value is not None})
+            if config is SearchConfig:
+                typed["search"] = (*(typed["search"] or ()), *searched)
+            kept = {option: value for option, value in typed.items() if value is not None and option not in searched}
+            built[name] = config(**kept)
         for name, own in overrides.items():
             built[name] = Overrides()
             for config in own:
@@ -99,6 +118,12 @@ def takes(command: Callable[..., Any]) -> Callable[..., Any]:
 def overrides_options(annotation: Any) -> bool:
     """Whether a parameter wants what was typed alone."""
     return get_origin(annotation) is Annotated and get_args(annotation)[0] is Overrides
+
+
+def _was_typed(context: typer.Context, name: str) -> bool:
+    """Whether an option was typed, or stands in a file, and is not as by default."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name != "DEFAULT"
 
 
 def _kind(hint: Any) -> Any:
@@ -170,9 +195,13 @@ class _Reader:
 
     field: dataclasses.Field[Any]
     kind: Any
+    searches: bool
+    """Whether the command can search."""
 
     def __call__(self, value: Any) -> Any:
         """Raises `UsageError` naming the option."""
+        if self.is_auto(value):
+            return AUTO
         try:
             if self.is_duration and isinstance(value, str):
                 return parse_duration(value)
@@ -189,6 +218,10 @@ class _Reader:
     @property
     def is_duration(self) -> bool:
         return bool(self.field.metadata["parse"] == "duration")
+
+    def is_auto(self, value: Any) -> bool:
+        """Whether a search shall find the value."""
+        return self.searches and self.kind is not bool and value == AUTO and searchable(self.field)
 
     def misread(self, value: Any) -> UsageError:
         """The error for a value of another type."""
@@ -259,6 +292,8 @@ def _checked(path: Path, name: str, value: Any, readers: dict[str, _Reader]) -> 
         return value
     reader = readers[name]
     try:
+        if reader.is_auto(value):
+            return AUTO
         if isinstance(value, str) and reader.kind in (int, float) and not reader.is_duration:
             raise reader.misread(value)
         read = reader(value)

@@ -27,6 +27,7 @@ from stacklstm_cli.cli.grids import (
     frame_grid,
     metrics_grid,
     plain,
+    search_grid,
     series_grid,
     step_grid,
     whole_grid,
@@ -195,6 +196,26 @@ def write_check(
         _write_bytes(_parquet(fields), output)
 
 
+def write_search(document: Mapping[str, Any], output: OutputConfig) -> None:
+    """Write what `tune` found: the answer, the candidates, the choice on the holdout and how to train it.
+
+    Formats for programs other than JSON have the candidates alone. Raises as `write_document` does.
+    """
+    form = _form(output, automatic="table")
+    if form in ("json", "ndjson"):
+        write_document(document, output)
+        return
+    grid = search_grid(document["search"], people=form in ("table", "markdown"))
+    if form == "table":
+        _write_human(_search_text(document, grid, output), output)
+    elif form == "markdown":
+        _write_text(f"{document['verdict']}\n\n" + _markdown(grid), output)
+    elif form == "csv":
+        _write_text(_csv(grid), output)
+    else:
+        _write_bytes(_parquet(grid), output)
+
+
 def number(value: float) -> str:
     """Four significant digits, whole thousands in full, an exponent only for what would be mostly zeros."""
     if not math.isfinite(value):
@@ -224,11 +245,50 @@ def _document_text(document: Mapping[str, Any], output: OutputConfig) -> str:
         table = _table(metrics_grid([((), document["metrics"])], keys=("model",)), output)
         below = caption(document.get("backtest") or {})
         parts.append(table + (wrapped(below, width) + "\n" if below else ""))
+    if document.get("search"):
+        parts.append(_searched_text(document["search"], output))
     if document.get("per_series"):
         parts.append(_table(series_grid(document), output))
     if document.get("per_step"):
         metric, grid = step_grid(document)
         parts.append(_table(grid, output) + f"{metric} by step of the horizon; the other metrics with --format csv\n")
+    return "\n".join(parts)
+
+
+def search_caption(search: Mapping[str, Any]) -> str:
+    """What the scores of the candidates are."""
+    over = "origins" if search["paired_over"] == "cutoffs" else "series"
+    fits = search["folds"] * search["fits"]
+    rule = "the shallowest within one standard error of the best" if search["pick"] == "one-se" else "the best"
+    return (
+        f"score: {search['metric'].upper()} over {search['n']} {over} (fitted {fits} time{'s' * (fits != 1)}); "
+        f"spread: its deviation over them; standard error: of the difference to the best, paired. Chosen: {rule}, "
+        f"at {number(search['score'])}."
+    )
+
+
+def _searched_text(search: Mapping[str, Any], output: OutputConfig) -> str:
+    """The search behind a training."""
+    width = prose_width(sys.stdout) if to_terminal(output) else None
+    answer = wrapped(printable(search["answer"]), width) + "\n\n" if search["answer"] else ""
+    caption = wrapped(search_caption(search), width) + "\n"
+    return answer + _table(search_grid(search, people=True), output) + caption
+
+
+def _search_text(document: Mapping[str, Any], grid: Grid, output: OutputConfig) -> str:
+    """The answer, the candidates, and what became of the choice, for a person."""
+    width = prose_width(sys.stdout) if to_terminal(output) else None
+    search = document["search"]
+    said = [search_caption(search)]
+    if search["holdout"] is not None:
+        said.append(f"On the holdout, which had no part in the choice, it scores {number(search['holdout'])}.")
+    if document.get("holdout_verdict"):
+        said.append(document["holdout_verdict"])
+    parts = [wrapped(printable(document["verdict"]), width) + "\n"] if document.get("verdict") else []
+    parts += [_table(grid, output) + "".join(wrapped(printable(line), width) + "\n" for line in said)]
+    if search.get("command"):
+        saved = (document.get("model") or {}).get("path")
+        parts.append(f"Saved {printable(saved)}.\n" if saved else f"To train it: {printable(search['command'])}\n")
     return "\n".join(parts)
 
 

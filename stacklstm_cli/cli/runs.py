@@ -17,9 +17,11 @@ from stacklstm_cli.cli.charts import MOST_FORECASTS, Picture, forecast_picture
 from stacklstm_cli.cli.documents import forecast_document, training_document
 from stacklstm_cli.cli.losses import Losses, training_picture
 from stacklstm_cli.cli.messages import Messages
+from stacklstm_cli.cli.options import Typed
 from stacklstm_cli.cli.pictures import check_pictures, drawn
 from stacklstm_cli.cli.progress import TrainingProgress
 from stacklstm_cli.cli.report import check_output, refuse_overwriting, write_document, write_forecast
+from stacklstm_cli.cli.searching import chosen_configs, entries_of, plan_search, run_search
 from stacklstm_cli.config import (
     DataConfig,
     ForecastConfig,
@@ -30,6 +32,8 @@ from stacklstm_cli.config import (
     ReadingConfig,
     RunConfig,
     RuntimeConfig,
+    SearchConfig,
+    StudyConfig,
     TrainingConfig,
     option_name,
 )
@@ -57,12 +61,14 @@ def train(
     reading: ReadingConfig,
     network: ModelConfig,
     training: TrainingConfig,
+    search: SearchConfig,
     run: RunConfig,
     runtime: RuntimeConfig,
     metrics: MetricConfig,
     output: OutputConfig,
     pictures: PictureConfig,
     messages: Messages,
+    typed: Typed,
     clock: machine.Clock,
 ) -> int:
     """Train, save, report; returns the exit status. What is written may not be what is read."""
@@ -76,6 +82,7 @@ def train(
     check_writable(path)
     check_output(output, path, *sources)
     check_pictures(pictures, output, path, *sources)
+    entries = entries_of(search, typed)
     with model_lock(path, run.wait, on_note=messages.note, on_warning=messages.warning, sleep=clock.sleep):
         with clock.interruptible():
             panel = read(sources, data, reading, messages)
@@ -84,6 +91,13 @@ def train(
             plan = resolve(panel, network, training, metrics)
             unknown = unknown_categories(panel, plan.spec.inputs)
             baselines = asked_for(metrics.baselines, plan.seasonality)
+        found = None
+        if entries:
+            task = plan_search(panel, plan, network, training, metrics, search, entries, named=True)
+            found = run_search(task, search, StudyConfig(), device=device, clock=clock, messages=messages)
+            network, training = chosen_configs(found, network, training)
+            plan = resolve(panel, network, training, metrics)
+            clock.restart()
         for name, texts in unknown:
             messages.note(
                 f"{name!r} has more than {MOST_CATEGORIES} texts; the rarest count as unknown: {named(texts)}"
@@ -98,6 +112,7 @@ def train(
                 panel, plan, device=device, clock=clock, on_event=on_event, baselines=baselines, resume=resume
             )
             outcome = trainer.run(checkpoints.given_options(data, reading, network, training))
+        outcome.checkpoint.search = {} if found is None else found.record()
         checkpoints.save(outcome.checkpoint, path)
         resume.close(ended=outcome.stopped != "signal")
     messages.note(f"saved {path}")
@@ -110,6 +125,7 @@ def train(
     if outcome.judgement is not None:
         diagnosed(outcome.judgement, messages)
     document = training_document(path, panel, plan, outcome, clock, metrics)
+    document |= {} if found is None else {"search": found.document(outcome.judgement)}
     with drawn(pictures, messages, lambda: training_picture(losses, outcome, "Losses of the training", path.name)):
         write_document(finished(document, messages), output)
     return clock.exit_status

@@ -84,6 +84,8 @@ class Checkpoint:
     """The retrainings behind this model, the newest last: see lineage.py."""
     history: History | None = None
     """Digests of the training rows; None in files of earlier versions."""
+    search: dict[str, Any] = field(default_factory=dict)
+    """What was tried to find some of them, and how the choice was made; empty where nothing was searched."""
     digest: str = NO_DIGEST
 
     @property
@@ -171,6 +173,7 @@ def save(checkpoint: Checkpoint, path: Path) -> None:
         **{name: getattr(checkpoint, name) for name in SECTIONS},
         "lineage": checkpoint.lineage,
         **({"history": {"block": history.block}} if history is not None else {}),
+        **({"search": checkpoint.search} if checkpoint.search else {}),
     }
     checkpoint.digest = write_sealed(path, tensors, document)
 
@@ -225,6 +228,7 @@ def build(document: dict[str, Any], tensors: Weights) -> Checkpoint:
         lineage=document.get("lineage", []),
         history=stored_history(document, tensors),
         digest=document["digest"],
+        search=document.get("search", {}),
         **({name: document[name] for name in SECTIONS} | {name: tensors[f"rows.{name}"].numpy() for name in ROWS}),
     )
     for weights in (checkpoint.final, checkpoint.judged):
@@ -311,6 +315,7 @@ def require_sound(document: dict[str, Any], tensors: Weights) -> None:
     stored = any(name.startswith("calibration.") for name in tensors)
     require(isinstance(facts, dict) and bool(facts) == stored, "calibration")
     require(is_sound(document.get("lineage", [])), "lineage")
+    require(isinstance(document.get("search", {}), dict), "search")
     for name in ROWS:
         rows = tensors[f"rows.{name}"]
         require(rows.dtype == torch.int64 and rows.shape == (len(series),), name)

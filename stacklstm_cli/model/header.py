@@ -146,6 +146,8 @@ def card(path: Path) -> dict[str, Any]:
         series = [", ".join(key) for key in document["series"] if key] or columns["targets"]
         training = {key: value for key, value in document["training"].items() if key != "history"}
         network = {key: value for key, value in document["network"].items() if key not in ("stack", "inputs")}
+        search = dict(document.get("search", {}))
+        tried = {"candidates": search.pop("candidates")} if search else {}
         calendar = dict(document["network"]["inputs"])
         covariates = calendar.pop("covariates")
         stack = StackSpec.from_dict(document["network"]["stack"])
@@ -159,6 +161,7 @@ def card(path: Path) -> dict[str, Any]:
             "columns": columns,
             "series": {"count": len(series), "names": series[:SERIES_SHOWN]},
             "training": training,
+            **({"search": search} | tried if tried else {}),
             "holdout": document["backtest"] or "nothing was judged",
             "metrics": document["metrics"],
             "intervals": document.get("calibration") or NOT_CALIBRATED,

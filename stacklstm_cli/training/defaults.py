@@ -269,10 +269,15 @@ def plan_for(
     parts = cut_parts(
         lengths,
         horizon,
-        least_train=min(context, 2 * seasonality) + horizon + LEAST_WINDOWS - 1,
+        least_train=least_train(context, seasonality, horizon),
         holdout=training.holdout,
     )
     return Plan(spec, schedule, parts, training, seasonality, start_strength=1.0, unvalidated_steps=100)
+
+
+def least_train(context: int, seasonality: int, horizon: int) -> int:
+    """Rows of the shortest training part beside which some rows are kept to choose and to judge."""
+    return min(context, 2 * seasonality) + horizon + LEAST_WINDOWS - 1
 
 
 def learned_quantiles(model: ModelConfig) -> tuple[float, ...]:

@@ -1,0 +1,172 @@
+"""The command `tune`: how many layers, and whatever else is asked for. Trains nothing but what it compares."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+from pathlib import Path
+from typing import Any
+
+from stacklstm_cli.cli.depths import check_plot, draw, show
+from stacklstm_cli.cli.documents import SCHEMA, judged
+from stacklstm_cli.cli.messages import Messages
+from stacklstm_cli.cli.options import Typed
+from stacklstm_cli.cli.progress import TrainingProgress
+from stacklstm_cli.cli.report import check_output, refuse_overwriting, write_search
+from stacklstm_cli.cli.runs import finished, read
+from stacklstm_cli.cli.searching import Found, chosen_configs, entries_of, plan_search, run_search
+from stacklstm_cli.config import (
+    DataConfig,
+    MetricConfig,
+    ModelConfig,
+    OutputConfig,
+    PictureConfig,
+    ReadingConfig,
+    RuntimeConfig,
+    SearchConfig,
+    StudyConfig,
+    TrainingConfig,
+    option_name,
+)
+from stacklstm_cli.errors import NothingLearnedError
+from stacklstm_cli.evaluation.backtest import Backtest
+from stacklstm_cli.files import check_writable
+from stacklstm_cli.model import checkpoint as checkpoints
+from stacklstm_cli.model.checkpoint import Checkpoint
+from stacklstm_cli.training import runtime as machine
+from stacklstm_cli.training.defaults import resolve
+from stacklstm_cli.training.fitting import Trainer, describe
+from stacklstm_cli.training.space import USUAL
+
+
+def tune(
+    sources: list[str],
+    path: Path | None,
+    data: DataConfig,
+    reading: ReadingConfig,
+    network: ModelConfig,
+    training: TrainingConfig,
+    search: SearchConfig,
+    study: StudyConfig,
+    runtime: RuntimeConfig,
+    metrics: MetricConfig,
+    output: OutputConfig,
+    pictures: PictureConfig,
+    messages: Messages,
+    typed: Typed,
+    clock: machine.Clock,
+) -> int:
+    """Search, judge the choice once on the holdout, report; with `path` train it in full and save it.
+
+    Returns the exit status.
+    """
+    device = machine.prepare(runtime)
+    taken: list[str | Path] = [*sources, *([path] if path is not None else [])]
+    if path is not None:
+        refuse_overwriting("--model", path, sources)
+        check_writable(path)
+    check_output(output, *taken)
+    if study.study is not None and "://" not in study.study:
+        refuse_overwriting("--study", study.study, [*taken, *([output.output] if output.output else [])])
+    check_plot(pictures, [*taken, *(place for place in (output.output, study.study) if place)])
+    entries = entries_of(search, typed, USUAL)
+    panel = read(sources, data, reading, messages)
+    plan = resolve(panel, network, training, metrics)
+    task = plan_search(panel, plan, network, training, metrics, search, entries, named=bool(search.search))
+    for line in plan.explained():
+        messages.note(line)
+    given = typed_words(typed, data, reading, network, training, metrics, runtime)
+    found = run_search(task, search, study, device=device, clock=clock, messages=messages)
+    if found.choice is None:
+        raise nothing_found(clock)
+    network, training = chosen_configs(found, network, training)
+    plan = resolve(panel, network, training, metrics)
+    judgement, saved = None, None
+    why = "a signal ended the search." if clock.signal_number is not None else "the search took all the time."
+    clock.restart()
+    with TrainingProgress(messages.progress_stream) as progress:
+        trainer = Trainer(panel, plan, device=device, clock=clock, on_event=progress.update)
+        try:
+            if path is not None:
+                outcome = trainer.run(checkpoints.given_options(data, reading, network, training))
+                judgement, saved = outcome.judgement, outcome.checkpoint
+                saved.search = found.record()
+                checkpoints.save(saved, path)
+                messages.note(f"saved {path}")
+            elif not clock.stopped():
+                judgement = trainer.judge(trainer.choose()[0])
+        except NothingLearnedError as error:
+            why = error.message[:1].lower() + error.message[1:]
+        except machine.Interrupted:
+            why = "a signal ended that."
+    stopped = clock.stopped() or found.missing
+    if judgement is None and training.holdout != 0:
+        messages.warning("not_judged", f"The choice was not judged on the holdout: {why}")
+    document: dict[str, Any] = {
+        "schema": SCHEMA,
+        "command": "tune",
+        "status": "stopped" if stopped else "ok",
+        "verdict": found.answer or chosen_sentence(found),
+        "model": described(path, saved) | {"layers": plan.spec.layers, **plan.spec.as_dict()},
+        "data": describe(panel) | {"sha256": panel.sha256},
+        "search": found.document(judgement) | {"command": command(sources, given, found)},
+    }
+    document |= {"metrics": {}} if judgement is None else held_out(judgement, plan.spec.horizon, metrics)
+    if pictures.plot is not None:
+        draw(found, Path(pictures.plot), ", ".join(Path(source).name for source in sources))
+        messages.note(f"drew {pictures.plot}")
+    write_search(finished(document, messages), output)
+    if pictures.show:
+        show(found)
+    return clock.exit_status
+
+
+def nothing_found(clock: machine.Clock) -> NothingLearnedError:
+    """The error where not one candidate could be compared."""
+    error = NothingLearnedError(
+        "The search ended before it had scored a single candidate.",
+        hint="Allow more time with --max-time; -v says of each candidate that failed why.",
+        code="nothing_searched",
+    )
+    if clock.signal_number is not None:
+        error.exit_status, error.hint = clock.exit_status, ""
+    return error
+
+
+def described(path: Path | None, saved: Checkpoint | None) -> dict[str, Any]:
+    """Where the model is, if one was saved."""
+    return {"path": None if saved is None else str(path), "id": None if saved is None else saved.id}
+
+
+def held_out(judgement: Backtest, step: int, metrics: MetricConfig) -> dict[str, Any]:
+    """The table of the holdout; its verdict under a name of its own, as the search has one."""
+    table = judged(judgement, step, metrics)
+    return {"holdout_verdict": table.pop("verdict"), **table}
+
+
+def chosen_sentence(found: Found) -> str:
+    """The answer where no depth was searched."""
+    counted = found.task.rolling.counted()
+    tried = sum(one.state == "complete" for one in found.candidates)
+    return f"Chosen of {tried} compared: {' '.join(found.typed) or 'the defaults'} (n = {counted})."
+
+
+def typed_words(typed: Typed, *configs: Any) -> list[str]:
+    """The options that were typed beside the search, as they would be typed for `train`."""
+    found: list[str] = []
+    for config in configs:
+        for field in dataclasses.fields(config):
+            value = getattr(config, field.name)
+            if field.name not in typed or field.name == "max_time":
+                continue
+            if isinstance(value, bool):
+                found.append(option_name(field) if value else option_name("no_" + field.name))
+            else:
+                text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+                found += [option_name(field), text]
+    return found
+
+
+def command(sources: list[str], given: list[str], found: Found) -> str:
+    """The command that trains the choice."""
+    return shlex.join(["stacklstm", "train", *sources, *given, *found.typed])
