@@ -17,13 +17,17 @@ from stacklstm_cli import config
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMANDS = {
-    "train, retrain": (config.ModelConfig, config.TrainingConfig, config.RunConfig),
-    "train": (config.RuntimeConfig, config.MetricConfig),
+    "train, tune, check, retrain": (config.ModelConfig, config.TrainingConfig),
+    "train, retrain": (config.RunConfig,),
+    "tune": (config.StudyConfig,),
+    "train, tune": (config.RuntimeConfig, config.MetricConfig),
+    "train, tune, predict, evaluate": (config.PictureConfig,),
     "retrain": (config.RetrainConfig, config.RuntimeConfig),
     "promote": (config.PromotionConfig,),
     "inspect": (config.InspectionConfig,),
-    "train, check": (config.DataConfig,),
-    "train, check, predict, evaluate, retrain": (config.ReadingConfig,),
+    "train, tune, check": (config.DataConfig, config.SearchConfig),
+    "train, tune, check, predict, evaluate, retrain": (config.ReadingConfig,),
+    "export": (config.ExportConfig,),
     "predict": (config.ForecastConfig, config.RuntimeConfig),
     "evaluate": (config.EvaluationConfig, config.MetricConfig, config.RuntimeConfig),
     "every command": (config.OutputConfig,),
