@@ -193,7 +193,7 @@ class TestWithoutJudgedWeights:
 
 
 def compared(difference: float, p_value: float, relative: float = math.nan) -> Comparison:
-    return Comparison(difference, relative, 1.0, p_value, 9, "cutoffs")
+    return Comparison("mase", difference, relative, None, p_value, 9, "cutoffs")
 
 
 @pytest.mark.parametrize(

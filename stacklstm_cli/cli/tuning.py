@@ -94,7 +94,8 @@ def tune(
                 checkpoints.save(saved, path)
                 messages.note(f"saved {path}")
             elif not clock.stopped():
-                judgement = trainer.judge(trainer.choose()[0])
+                chosen, _ = trainer.choose()
+                judgement = trainer.judge(chosen, trainer.calibrate(chosen).judged)
         except NothingLearnedError as error:
             why = error.message[:1].lower() + error.message[1:]
         except machine.Interrupted:

@@ -29,7 +29,7 @@ from stacklstm_cli.training.defaults import Plan, least_train
 from stacklstm_cli.training.fitting import Trainer
 from stacklstm_cli.training.loop import OnEvent
 from stacklstm_cli.training.parts import Parts, cut_parts
-from stacklstm_cli.training.runtime import Clock, Stopped
+from stacklstm_cli.training.runtime import Clock, Interrupted, Stopped
 from stacklstm_cli.training.space import LAYERS, Params
 
 FOLDS = 2
@@ -186,7 +186,7 @@ def fold_losses(
     trainer = Trainer(panel, one, device=device, clock=clock, on_event=on_event)
     try:
         chosen, _ = trainer.choose()
-    except NothingLearnedError:
+    except (NothingLearnedError, Interrupted):
         if clock.stopped():  # before the first step
             raise StoppedError(clock.stopped()) from None
         raise
