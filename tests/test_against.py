@@ -196,6 +196,8 @@ class TestRows:
         assert (found["forecast"]["rows_scored"], found["forecast"]["rows_missing"]) == (4, 1)
         assert "no baselines" in done.stderr
         assert found["metrics"]["stacklstm"]["mae"] > 0
+        # The rows that are scored are no history to scale errors by.
+        assert [found["metrics"]["stacklstm"][name] for name in ("mase", "rmsse", "msis")] == [None] * 3
 
     def test_a_series_that_data_does_not_have_yet(self, folder: Path) -> None:
         """Its rows are awaited; the others are scored."""

@@ -155,10 +155,15 @@ def test_new_rows_are_scored_by_the_final_weights(single: Path) -> None:
     assert (backtest["rows"], backtest["origins"]) == ("new rows", 2)
     assert backtest["last_cutoff"] == hourly(460)[460 - 25]
     assert "final weights" in done.stderr
-    assert (
-        "in sample"
-        in json.loads(ok("evaluate", "data.csv", "--in-sample", "--format", "json").stdout)["backtest"]["rows"]
-    )
+
+
+def test_what_was_scored_in_sample_is_marked_where_it_is_read(single: Path) -> None:
+    """The table by itself says so, without the notes; the same rows unseen are not marked."""
+    seen = ok("evaluate", "data.csv", "--in-sample", "-qq")
+    assert (seen.stdout.startswith("IN SAMPLE: stacklstm "), seen.stderr) == (True, "")
+    found = json.loads(ok("evaluate", "data.csv", "--in-sample", "--format", "json").stdout)
+    assert (found["backtest"]["rows"], found["verdict"][:11]) == ("in sample", "IN SAMPLE: ")
+    assert ok("evaluate", "data.csv", "-q").stdout.startswith("stacklstm ")
 
 
 def test_range_of_evaluation(single: Path) -> None:

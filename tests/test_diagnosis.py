@@ -198,6 +198,17 @@ class TestEdges:
         values = [seasonal(np.random.default_rng(0), 240)]
         assert codes(diagnose(scored(values, lambda known, ahead: (50, 0.01), origins=2))) <= {"data_drift"}
 
+    def test_too_few_origins_to_tell_say_nothing_of_naive(self) -> None:
+        """Of one value naive is often twice as near by chance."""
+        random = np.random.default_rng(0)
+        ratios = []
+        for _ in range(40):
+            some = scored([white_noise(random, 100)], KNOWN[white_noise], 1, 1, 1)
+            table = some.metrics()
+            ratios.append((table["stacklstm"]["mae"] or 0) / (table["naive"]["mae"] or 1))
+            assert "worse_than_naive" not in codes(diagnose(some))
+        assert max(ratios) > 2
+
     def test_a_constant_series_and_a_forecast_off_by_rounding(self) -> None:
         """No error to speak of is not twice that of naive."""
         found = diagnose(scored([np.full(400, 7.0)], lambda known, ahead: (7.000001, 0.0)))

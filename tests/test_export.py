@@ -83,7 +83,10 @@ def contexts(panel: Panel, origins: Origins, length: int) -> Floats:
 GAPPED = make_panel(np.where(np.arange(40) % 7 == 3, np.nan, wave(40)), 1e4 + wave(30), [5.0], [5.0, 9.0])
 
 
-@pytest.mark.parametrize("architecture", architectures(), ids=named)
+@pytest.mark.parametrize(
+    "architecture",
+    [pytest.param(one, marks=[pytest.mark.slow] * (at >= 3), id=named(one)) for at, one in enumerate(architectures())],
+)
 def test_every_architecture_forecasts_as_torch_does(checkpoint: Checkpoint, architecture: dict[str, Any]) -> None:
     """The contexts cut here by a loop, the truth by the road of `predict`: gaps, short series, single values."""
     model = model_of(checkpoint, small_spec(**architecture))
@@ -113,8 +116,11 @@ BOUNDS = {"minimum": 0.0, "maximum": 60.0}
 @pytest.mark.parametrize(
     ("loss", "changes"),
     [
-        *(("quantile", BOUNDS), ("mae", BOUNDS), ("mse", {}), ("huber", {})),
-        *(("student-t", {}), ("student-t", BOUNDS), ("negative-binomial", {}), ("negative-binomial", BOUNDS)),
+        *(("quantile", BOUNDS), ("mae", BOUNDS), ("student-t", BOUNDS), ("negative-binomial", BOUNDS)),
+        *(
+            pytest.param(loss, {}, marks=pytest.mark.slow)
+            for loss in ("mse", "huber", "student-t", "negative-binomial")
+        ),
     ],
 )
 def test_every_loss(checkpoint: Checkpoint, loss: str, changes: dict[str, Any]) -> None:
@@ -151,7 +157,14 @@ def test_students_quantiles_as_polynomials_equal_scipy(freedoms: list[float], le
 
 
 @pytest.mark.parametrize(
-    ("gaps", "transform"), [("mask", "log1p"), ("ffill", "none"), ("interpolate", "none"), ("interpolate", "log1p")]
+    ("gaps", "transform"),
+    [
+        ("interpolate", "log1p"),
+        *(
+            pytest.param(*one, marks=pytest.mark.slow)
+            for one in (("mask", "log1p"), ("ffill", "none"), ("interpolate", "none"))
+        ),
+    ],
 )
 def test_gaps_and_logarithms(checkpoint: Checkpoint, gaps: str, transform: str) -> None:
     """A model that fills gaps takes the filled context and the flags of what was observed."""

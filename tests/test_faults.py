@@ -28,7 +28,9 @@ __all__ = ["server"]
 SMALL = ("--hidden-size", "4", "--context-length", "12", "--horizon", "4", "--patch-length", "2", "-q")
 LONG = (*SMALL, "--epochs", "40", "--patience", "1000", "--dropout", "0.3")
 SHORT = (*SMALL, "--epochs", "2")
+NIGHT = ("--epochs", "30", "--patience", "1000", "--gate", "always", "--keep", "1")
 MODEL = Path("data.safetensors")
+KEPT = Path("data.safetensors.1")
 STATE = Path("data.safetensors.resume")
 
 
@@ -69,6 +71,79 @@ def test_killed_at_any_moment(data: Path, server: Server, kills: int) -> None:
     assert server.run("train", data, *LONG).status == 0
     assert MODEL.read_bytes() == expected
     assert names() == {"data.csv", "data.safetensors"}
+
+
+@pytest.fixture
+def champion(data: Path) -> bytes:
+    """A model of that file, which has grown since."""
+    ok("train", data, *SHORT)
+    with data.open("a") as file:
+        file.write("\n".join(map(str, wave(184, period=12)[160:])) + "\n")
+    return MODEL.read_bytes()
+
+
+@pytest.mark.parametrize("kills", [1, pytest.param(60, marks=pytest.mark.slow)])
+def test_retraining_killed_at_any_moment(data: Path, champion: bytes, server: Server, kills: int) -> None:
+    """As above; the model that was replaced is the one kept, and a killed run leaves nothing for good."""
+    command = ("retrain", data, *NIGHT)
+    straight = server.run(*command)
+    assert straight.status == 0, straight.stderr
+    expected = MODEL.read_bytes()
+    assert expected != champion
+    moments = random_moments(kills + 1, 1.2 * straight.seconds)
+    finished = resumed = 0
+    for number in range(kills + 1):
+        if number in (0, kills) or MODEL.read_bytes() == expected:
+            MODEL.write_bytes(champion)
+            KEPT.unlink(missing_ok=True)
+        ended = server.run(*command, kill_after=next(moments), number=signal.SIGKILL)
+        assert ended.status in (0, -signal.SIGKILL), ended.stderr
+        resumed += "goes on" in ended.stderr
+        assert "damaged" not in ended.stderr
+        load(MODEL)
+        assert MODEL.read_bytes() in (champion, expected)
+        if MODEL.read_bytes() == expected:
+            assert KEPT.read_bytes() == champion
+        if ended.status == 0:
+            finished += 1
+            assert MODEL.read_bytes() == expected
+            assert names() == {"data.csv", MODEL.name, KEPT.name}
+    assert server.run(*command).status == 0
+    assert (MODEL.read_bytes(), KEPT.read_bytes()) == (expected, champion)
+    assert names() == {"data.csv", MODEL.name, KEPT.name}
+    assert kills < 10 or (finished and resumed)
+
+
+def test_a_stopped_retraining_goes_on(data: Path, champion: bytes, server: Server) -> None:
+    """A signal leaves the model, keeps the work, and the same command ends as a straight run; another one says why."""
+    command = ("retrain", data, *NIGHT)
+    straight = server.run(*command)
+    expected = MODEL.read_bytes()
+    for share in (0.5, 0.4, 0.6, 0.3, 0.7, 0.2):
+        if not STATE.exists():
+            MODEL.write_bytes(champion)
+            KEPT.unlink(missing_ok=True)
+            ended = server.run(*command, kill_after=share * straight.seconds)
+            assert ended.status in (0, 128 + signal.SIGTERM, -signal.SIGTERM), ended.stderr
+            assert ended.seconds < 5
+    assert STATE.exists()
+    assert "is as it was" in ended.stderr
+    assert MODEL.read_bytes() == champion
+    state = STATE.read_bytes()
+    ended = server.run(*command)
+    assert ended.status == 0, ended.stderr
+    assert "an interrupted training goes on" in ended.stderr
+    assert MODEL.read_bytes() == expected
+    assert names() == {"data.csv", MODEL.name, KEPT.name}
+    STATE.write_bytes(state)  # as if that run had been killed at its very end
+    assert server.run(*command).status == 0
+    assert names() == {"data.csv", MODEL.name, KEPT.name}
+    MODEL.write_bytes(champion)
+    KEPT.unlink()
+    STATE.write_bytes(state)
+    ended = server.run(*command, "--seed", "1")
+    assert "is the state of another training (the options differ): not used, replaced" in ended.stderr
+    assert MODEL.read_bytes() not in (champion, expected)
 
 
 @pytest.mark.parametrize("signals", [2, pytest.param(15, marks=pytest.mark.slow)])
@@ -131,11 +206,42 @@ def test_every_write_and_rename_fails_in_turn(data: Path, errors: list[int], mon
     monkeypatch.setattr(resume, "LEAST_SECONDS", 0.0)
     monkeypatch.setattr(resume, "MOST_SECONDS", 0.0)
     monkeypatch.setattr(resume, "WORK_PER_WRITE", 0)
-    command = ("train", data, *SMALL, "--epochs", "1")
+    command: tuple[Any, ...] = ("train", data, *SMALL, "--epochs", "1")
     ok(*command)
     new = MODEL.read_bytes()
     ok(*command, "--seed", "1")
-    old = MODEL.read_bytes()
+    fail_in_turn(command, errors, MODEL.read_bytes(), new, {"data.csv", MODEL.name}, monkeypatch)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="the file behind a descriptor is looked up in /proc")
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EACCES, errno.EIO])
+def test_every_write_and_rename_of_a_retraining_fails_in_turn(
+    data: Path, champion: bytes, error: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As above; the model that is kept beside it is whole or not there."""
+    monkeypatch.setattr(resume, "LEAST_SECONDS", 0.0)
+    monkeypatch.setattr(resume, "MOST_SECONDS", 0.0)
+    monkeypatch.setattr(resume, "WORK_PER_WRITE", 0)
+    command = ("retrain", data, "--epochs", "1", "--gate", "always", "--keep", "1", "-q")
+    ok(*command)
+    new = MODEL.read_bytes()
+    MODEL.write_bytes(champion)
+    KEPT.unlink()
+    fail_in_turn(command, [error], champion, new, {"data.csv", MODEL.name, KEPT.name}, monkeypatch)
+    assert KEPT.read_bytes() == champion
+
+
+def fail_in_turn(
+    command: tuple[Any, ...],
+    errors: list[int],
+    old: bytes,
+    new: bytes,
+    files: set[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The command with each of its writes failing in turn: from the model `old` it makes `new` and leaves `files`."""
+    MODEL.write_bytes(old)
     faults = Faults(monkeypatch)
     ok(*command)
     calls = faults.calls
@@ -144,6 +250,7 @@ def test_every_write_and_rename_fails_in_turn(data: Path, errors: list[int], mon
     for error, failing in itertools.product(errors, range(len(calls))):
         MODEL.write_bytes(old)
         STATE.unlink(missing_ok=True)
+        KEPT.unlink(missing_ok=True)
         faults.calls, faults.failing, faults.error = [], failing, error
         done = run(*command)
         assert "Traceback" not in done.stderr, done.stderr
@@ -154,8 +261,9 @@ def test_every_write_and_rename_fails_in_turn(data: Path, errors: list[int], mon
             assert os.strerror(error).lower() in done.stderr.lower()
         else:
             assert (done.exit_code, MODEL.read_bytes() == new) == (0, True), calls[failing]
-            assert names() == {"data.csv", "data.safetensors"}, calls[failing]
-        assert names() <= {"data.csv", "data.safetensors", STATE.name}, calls[failing]
+            assert names() == files, calls[failing]
+        assert names() <= files | {STATE.name}, calls[failing]
+        assert not KEPT.exists() or KEPT.read_bytes() == old, calls[failing]
     assert statuses == {0, 4}
 
 

@@ -232,7 +232,7 @@ class TestForecasts:
         ("name", "series"),
         [
             *((name, 1) for name in sorted(STEPS)),
-            *(("hourly", series) for series in (3, 8, 20)),
+            *(("hourly", series) for series in (3, 8)),
             *(pytest.param(name, 20, marks=pytest.mark.slow) for name in sorted(STEPS)),
         ],
     )
@@ -514,7 +514,9 @@ class TestCommands:
         assert sorted(path.name for path in model.iterdir()) == ["data.csv", "data.safetensors", "losses.svg"]
 
     @pytest.mark.parametrize("command", ["predict", "evaluate"])
-    @pytest.mark.parametrize("suffix", [".png", ".SVG", ".pdf"])
+    @pytest.mark.parametrize(
+        "suffix", [".png", *(pytest.param(one, marks=pytest.mark.slow) for one in (".SVG", ".pdf"))]
+    )
     def test_the_picture_is_all_that_is_written(self, model: Path, folder: Path, command: str, suffix: str) -> None:
         """And standard output is what it is without a picture."""
         words = [command, model / "data.csv", "-m", model / "data.safetensors", "--format", "csv"]

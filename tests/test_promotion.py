@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,14 +15,18 @@ from clocks import StopsAfter
 from panels import EVERY_INPUT, every_covariate, make_panel, shaken_network, small_spec, wave
 from torch import Tensor
 
-from stacklstm_cli.config import MetricConfig, ModelConfig, RetrainConfig, TrainingConfig
+from stacklstm_cli.config import EvaluationConfig, MetricConfig, ModelConfig, RetrainConfig, TrainingConfig
 from stacklstm_cli.data.covariates import ROLES
 from stacklstm_cli.data.origins import Origins
 from stacklstm_cli.data.panel import Covariate, Panel
 from stacklstm_cli.errors import NothingLearnedError, UsageError
 from stacklstm_cli.evaluation.comparison import Comparison
+from stacklstm_cli.evaluation.conformal import Residuals
+from stacklstm_cli.evaluation.scoring import evaluate
+from stacklstm_cli.model.calibration import Calibration
 from stacklstm_cli.model.checkpoint import Checkpoint, given_options, load, save
 from stacklstm_cli.model.forecaster import Forecaster
+from stacklstm_cli.training import promotion
 from stacklstm_cli.training.continuation import (
     CHANGEABLE,
     FromWeights,
@@ -41,6 +46,7 @@ from stacklstm_cli.training.promotion import (
     decide,
     look,
     moved_behind,
+    own_calibration,
     retrain,
 )
 from stacklstm_cli.training.runtime import Clock, Interrupted
@@ -254,6 +260,118 @@ def test_origins_lie_closer_where_they_are_few(rooms: tuple[int, ...], expected:
     assert not expected or len(expected) <= max(ENOUGH_UNITS, len(rooms))
 
 
+def shifted(champion: Checkpoint, scales: float) -> Checkpoint:
+    """The champion with each of its quantiles moved so many scales away from the median."""
+    assert champion.calibration is not None
+    away = np.sign(np.asarray(champion.spec.quantiles) - 0.5)  # [Q]
+    moved = replace(champion.calibration, offsets=np.tile(scales * away, (HORIZON, 1)))
+    return replace(champion, calibration=moved, judged_calibration=moved)
+
+
+def levels_after(found: Retrained) -> list[float]:
+    assert found.checkpoint is not None
+    assert found.checkpoint.calibration is not None
+    return found.checkpoint.calibration.effective.tolist()
+
+
+class TestLevels:
+    """Adaptive conformal inference from night to night."""
+
+    @pytest.mark.parametrize("from_scratch", [False, True])
+    def test_intervals_that_held_too_little_get_wider(self, from_scratch: bool, champion: Checkpoint) -> None:
+        """By hand: one cutoff of each of two series lies beyond every quantile, or within all of them."""
+        now = {"from_scratch": from_scratch, "gate": "always"}
+        narrow = levels_after(night(shifted(champion, -90), grown(206), **now))
+        wide = levels_after(night(shifted(champion, 90), grown(206), **now))
+        assert narrow[0] < 0.1
+        assert narrow[2] > 0.9
+        # A value is above the median or below it; of those on a side, none is held by an interval without width.
+        assert narrow[2] - narrow[0] == pytest.approx(0.8 + 2 * 0.02 * (1 - 0.2))
+        assert wide == pytest.approx([0.1 + 2 * 0.02 * 0.1, 0.5, 0.9 - 2 * 0.02 * 0.1])
+
+    def test_each_new_row_counts_once(self, champion: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Over nights of few rows and of many, also of one that refused; forecast by weights that had not seen it."""
+        counted: Counter[int] = Counter()
+        adapted = promotion.adapted
+
+        def recorded(calibration: Calibration, residuals: Residuals) -> Calibration:
+            rows = residuals.cutoffs[:, None] + 1 + np.arange(HORIZON)
+            counted.update(rows[~np.isnan(residuals.actual)].tolist())
+            first = np.where(residuals.cutoffs + 1 > 160, current.judged_to[0], current.judged_to[1])
+            assert (residuals.cutoffs + 1 >= first).all()
+            return adapted(calibration, residuals)
+
+        monkeypatch.setattr(promotion, "adapted", recorded)
+        current = champion
+        for rows, gate in ((201, "always"), (203, "always"), (204, "strict"), (207, "always"), (225, "always")):
+            found = night(current, grown(rows), gate=gate)
+            if gate == "strict":
+                assert found.checkpoint is None
+            current = found.checkpoint or current
+        # The third series has no new rows, the first ones begin at the same position.
+        assert counted == Counter([*range(200, 225), *range(140, 165)])
+
+    def test_as_many_rows_move_as_far(self, champion: Checkpoint) -> None:
+        """Six nights of one row, whose values all miss, move the levels as one night of six rows."""
+        one = levels_after(night(shifted(champion, -90), grown(206), gate="always"))
+        current = shifted(champion, -90)
+        for rows in range(201, 207):
+            found = night(current, grown(rows), gate="always")
+            assert found.checkpoint is not None
+            current = shifted(found.checkpoint, -90)
+        several = levels_after(found)
+        assert several[2] - several[0] == pytest.approx(one[2] - one[0], abs=0.002)
+
+    def test_new_and_vanished_series_and_missing_values(self, champion: Checkpoint, tmp_path: Path) -> None:
+        """A new series has nothing to count; a value that is missing neither."""
+        panel = grown(212)
+        values = panel.values.copy()
+        values[205:208] = np.nan
+        changed = replace(panel, keys=(("s0",), ("other",), ("s2",)), values=values)
+        found = night(champion, changed, gate="always")
+        assert found.changes.vanished_series == 1
+        assert found.checkpoint is not None
+        save(found.checkpoint, tmp_path / "m")
+        assert load(tmp_path / "m").calibration is not None
+        assert levels_after(found) != [0.1, 0.5, 0.9]
+
+    def test_rows_that_are_revised_or_gone_count_nothing(self, champion: Checkpoint) -> None:
+        assert levels_after(night(champion, grown(198), gate="always")) == [0.1, 0.5, 0.9]
+        revised = grown(200)
+        revised.values[100] += 5
+        assert levels_after(night(champion, revised, gate="always")) == [0.1, 0.5, 0.9]
+
+    def test_nothing_carries_over_to_other_quantiles(self, champion: Checkpoint) -> None:
+        typed = {"quantiles": (0.2, 0.8)}
+        found = night(shifted(champion, -90), grown(206), typed=typed, from_scratch=True, gate="always")
+        assert levels_after(found) == [0.2, 0.5, 0.8]
+
+    def test_models_without_calibration(self, champion: Checkpoint) -> None:
+        """Of an earlier version: its successor has one, at the levels that were learned. Point forecasts never do."""
+        old = replace(champion, calibration=None, judged_calibration=None)
+        assert levels_after(night(old, grown(206), gate="always")) == [0.1, 0.5, 0.9]
+        point = night(trained(grown(200), replace(MODEL, loss="mae")), grown(206), gate="always")
+        assert point.checkpoint is not None
+        assert point.checkpoint.calibration is None
+
+    def test_weights_that_were_chosen_stand_with_a_calibration_that_has_not_seen_the_rest(self) -> None:
+        kept = trained(grown(200), training=replace(FEW, refit=False))
+        found = night(kept, grown(206), gate="always")
+        assert found.trial.side == "final"
+        assert own_calibration(kept, found.trial) is kept.judged_calibration is not kept.calibration
+
+    def test_equal_runs_give_equal_files_and_evaluate_changes_nothing(
+        self, champion: Checkpoint, tmp_path: Path
+    ) -> None:
+        for name in ("a", "b"):
+            found = night(shifted(champion, -90), grown(206), gate="always")
+            assert found.checkpoint is not None
+            if name == "b":
+                evaluate(found.checkpoint, grown(240), EvaluationConfig(), MetricConfig(), CPU)
+            save(found.checkpoint, tmp_path / name)
+        assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
 class TestOptions:
     def test_each_option_of_the_network_needs_a_new_one_or_leaves_its_weights(self, champion: Checkpoint) -> None:
         """`CHANGEABLE` alone may be typed without --from-scratch."""
@@ -378,9 +496,6 @@ class TestEnds:
 
     def test_stored_metrics_are_those_of_the_challenger_on_the_holdout(self, champion: Checkpoint) -> None:
         """What `evaluate` prints for the new model on the same file."""
-        from stacklstm_cli.config import EvaluationConfig
-        from stacklstm_cli.evaluation.scoring import evaluate
-
         found = night(champion, grown(206))
         assert found.checkpoint is not None
         scored = evaluate(found.checkpoint, grown(206), EvaluationConfig(), MetricConfig(), CPU)
@@ -393,6 +508,18 @@ class TestEnds:
         with pytest.raises(NothingLearnedError) as caught:
             night(champion, grown(206), StopsAfter(3, "time", monkeypatch))
         assert caught.value.code == "no_refit"
+        assert "No time was left" in caught.value.message
+
+    def test_a_refit_that_diverges_keeps_the_champion(
+        self, champion: Checkpoint, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def diverged(*arguments: Any) -> None:
+            return None
+
+        monkeypatch.setattr(Trainer, "refit", diverged)
+        with pytest.raises(NothingLearnedError, match=r"diverged when .* all rows; the model is as it was") as caught:
+            night(champion, grown(206), typed={"learning_rate": 1e-3}, gate="always")
+        assert "--learning-rate" in caught.value.hint
 
     def test_a_new_network_without_time_for_a_whole_refit_is_the_one_that_was_judged(
         self, champion: Checkpoint, monkeypatch: pytest.MonkeyPatch

@@ -17,19 +17,29 @@ from hypothesis import given
 from hypothesis import strategies as st
 from panels import make_panel, wave
 from scipy import stats
+from sqlalchemy.exc import OperationalError
 
 from stacklstm_cli.config import MetricConfig, ModelConfig, TrainingConfig, searchable
 from stacklstm_cli.data.panel import Floats, Panel
 from stacklstm_cli.errors import DataError, ModelError, UsageError
-from stacklstm_cli.training import search as searching
 from stacklstm_cli.training import study as studies
 from stacklstm_cli.training.defaults import Plan, resolve
 from stacklstm_cli.training.fitting import Trainer
 from stacklstm_cli.training.jobs import Within, left, search
-from stacklstm_cli.training.runtime import Clock
-from stacklstm_cli.training.search import Candidate, Rolling, StoppedError, answer, choose, fold_losses, roll, shortened
+from stacklstm_cli.training.runtime import Clock, Interrupted
+from stacklstm_cli.training.search import (
+    Candidate,
+    Rolling,
+    StoppedError,
+    answer,
+    choose,
+    fold_losses,
+    mean_and_error,
+    roll,
+    shortened,
+)
 from stacklstm_cli.training.space import FIELDS, USUAL, apply, build_space, option_names, resolved, start_params, words
-from stacklstm_cli.training.storage import open_storage
+from stacklstm_cli.training.storage import open_storage, opened
 from stacklstm_cli.training.study import Task
 
 SMALL = ModelConfig(hidden_size=(4,), context_length=12, horizon=4)
@@ -195,6 +205,17 @@ def test_the_error_is_that_of_the_paired_difference() -> None:
         difference = losses[one.candidate.number - 1] - losses[found.best.number - 1]
         assert one.difference == pytest.approx(difference.mean())
         assert one.error == pytest.approx(stats.sem(difference))
+
+
+@pytest.mark.parametrize(("units", "overlap"), [(14, 6), (60, 6), (20, 1)])
+def test_the_error_of_origins_that_overlap_is_near_the_truth(units: int, overlap: int) -> None:
+    """Forecasts that share rows: moving means of noise, whose means over all units scatter as they are said to."""
+    noise = np.random.default_rng(0).normal(size=(2000, units + overlap - 1))
+    windows = np.lib.stride_tricks.sliding_window_view(noise, overlap, axis=1).mean(axis=2)  # [2000, units]
+    told = np.array([mean_and_error(one, overlap) for one in windows])  # [2000, 2]
+    low, middle, high = np.quantile(told[:, 1], (0.1, 0.5, 0.9)) / told[:, 0].std()
+    assert 0.4 < low < high < 1.4
+    assert 0.7 < middle < 1.1
 
 
 def test_the_shallowest_within_one_standard_error_is_chosen() -> None:
@@ -373,7 +394,7 @@ def test_equal_searches_find_equal_candidates() -> None:
     assert {one.params["cell"] for one in runs[0][:4]} == {"lstm"}
 
 
-@pytest.mark.parametrize("name", ["study.log", "study.db"])
+@pytest.mark.parametrize("name", ["study.log", pytest.param("study.db", marks=pytest.mark.slow)])
 def test_a_study_goes_on_where_it_was(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is kept is not fitted again; the whole equals a search without a break."""
     place = str(tmp_path / name)
@@ -443,6 +464,25 @@ def test_a_folder_that_is_not_there_is_a_model_error(tmp_path: Path) -> None:
         searched(task_of(hourly(), limit=1), str(tmp_path / "none" / "study.db"))
 
 
+def test_two_processes_may_make_a_study_at_the_same_moment() -> None:
+    """The one that finds the tables half made asks again; whatever else is wrong is told at once."""
+    asked: list[str] = []
+
+    def connect() -> str:
+        asked.append("once more")
+        if len(asked) == 1:
+            raise OperationalError("CREATE TABLE studies", {}, Exception("table studies already exists"))
+        return "there"
+
+    assert opened(connect) == "there"
+
+    def damaged() -> str:
+        raise OperationalError("SELECT", {}, Exception("disk image is malformed"))
+
+    with pytest.raises(OperationalError, match="malformed"):
+        opened(damaged)
+
+
 def test_combinations_that_cannot_be_are_told_and_passed_over() -> None:
     """A patch longer than the context of a candidate is no error of the search."""
     found = searched(task_of(hourly(), ("context_length=6/24", "patch_length=12"), limit=3))
@@ -509,6 +549,23 @@ def test_a_fit_that_the_clock_ends_has_no_score() -> None:
     assert searched(task, clock=clock) == []
 
 
+def test_a_fit_whose_last_validation_a_signal_ended_has_no_score(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loop then leaves a fit that looks as if it had ended by itself."""
+    task, clock = task_of(hourly()), Clock()
+    real = Trainer.choose
+
+    def choose(trainer: Trainer) -> Any:
+        found = real(trainer)
+        clock.signal_number = 2
+        return found
+
+    monkeypatch.setattr(Trainer, "choose", choose)
+    with pytest.raises(StoppedError, match="signal"):
+        fold_losses(
+            task.panel, task.plan, task.rolling.folds[0], 0, device=CPU, clock=clock, on_event=lambda event: None
+        )
+
+
 class _AfterOne(Clock):
     """Stops after the first question, which is asked before the first step."""
 
@@ -526,8 +583,11 @@ def test_a_limit_inside_another() -> None:
     inner.start()
     assert outer.started is not None
     assert (inner.stopped(), outer.stopped()) == ("time", "")
-    outer.signal_number = 15
+    with pytest.raises(Interrupted), inner.interruptible():
+        outer.signalled(15)
     assert inner.stopped() == "signal"
+    with pytest.raises(Interrupted), inner.interruptible():
+        pass
     assert left(Clock()) is None
 
 
@@ -550,8 +610,11 @@ def test_two_processes_find_what_one_finds(tmp_path: Path) -> None:
         assert two == one
 
 
-def test_a_search_costs_a_part_of_a_training() -> None:
-    """Fewer steps and less patience."""
-    plan = task_of(hourly()).plan
-    assert shortened(plan).schedule.max_steps == searching.SHORTENED * plan.schedule.max_steps
-    assert shortened(plan).schedule.patience == searching.SHORTENED * plan.schedule.patience
+@pytest.mark.parametrize(("rows", "most"), [(160, 150), (6_000, 150), (60_000, 300)])
+def test_a_search_costs_a_part_of_a_training(rows: int, most: int) -> None:
+    """A quarter of the steps and half the patience, but not fewer steps than tell depths apart."""
+    plan = resolve(hourly(rows), SMALL, TrainingConfig(), METRICS)
+    assert shortened(plan).schedule.max_steps == most
+    assert shortened(plan).schedule.patience == plan.schedule.patience / 2
+    few = dataclasses.replace(plan, schedule=dataclasses.replace(plan.schedule, max_steps=30))
+    assert shortened(few).schedule.max_steps == 30

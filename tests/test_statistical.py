@@ -68,6 +68,9 @@ class TestForecast:
         np.testing.assert_array_equal(found[0], Naive().forecast(panel, origins, 4, QUANTILES)[0])
         assert (baseline.fits, baseline.fell_back) == (2, 1)
         assert "fitted at each of 2 origins; naive at 1 of them" in baseline.explained()
+        alone = Statistical(name, 4)
+        alone.forecast(panel, one_origin(30), 4, QUANTILES)
+        assert alone.explained() == f"{name}: fitted at 1 origin"
 
     def test_whatever_fails_is_naive(self, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
         class Broken:

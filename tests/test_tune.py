@@ -18,8 +18,11 @@ from commands import ok, run, table_of
 from panels import wave
 
 from stacklstm_cli.cli.progress import SearchProgress
+from stacklstm_cli.errors import NothingLearnedError
+from stacklstm_cli.locking import model_lock
 from stacklstm_cli.model.checkpoint import load
 from stacklstm_cli.model.header import card
+from stacklstm_cli.training.fitting import Trainer
 
 SMALL = ["--horizon", "4", "--hidden-size", "4", "--context-length", "12", "--seasonality", "6", "--epochs", "1"]
 
@@ -62,6 +65,7 @@ def test_the_command_it_prints_trains_what_it_chose(data: Path) -> None:
     assert trained["model"]["layers"] == found["model"]["layers"]
 
 
+@pytest.mark.slow
 def test_equal_commands_give_equal_answers(data: Path) -> None:
     def once() -> dict[str, Any]:
         search: dict[str, Any] = tuned("--search", "layers=1..2,learning-rate", "--trials", "4")["search"]
@@ -89,13 +93,24 @@ def test_train_auto_is_the_same_search_and_the_same_training(data: Path) -> None
     assert "standard_error" in shown
 
 
+@pytest.mark.slow
 def test_equal_runs_with_a_search_give_equal_files(data: Path) -> None:
     for name in ("a", "b"):
         ok("train", data, *SMALL, "--layers", "auto", "--max-layers", "2", "-m", f"{name}.safetensors", "-q")
     assert Path("a.safetensors").read_bytes() == Path("b.safetensors").read_bytes()
 
 
-@pytest.mark.parametrize("name", ["layers", "hidden-size", "context-length", "patch-length", "dropout", "cell"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "layers",
+        "cell",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("hidden-size", "context-length", "patch-length", "dropout")
+        ),
+    ],
+)
 def test_auto_stands_where_a_value_is_expected(name: str, data: Path) -> None:
     words = ["--horizon", "4", "--epochs", "1", "--trials", "2", "--max-layers", "2"] if name == "layers" else []
     words = words or ["--horizon", "4", "--epochs", "1", "--trials", "2"]
@@ -183,7 +198,7 @@ def test_candidates_as_csv_and_as_a_table(data: Path) -> None:
     assert "On the holdout, which had no part in the choice, it scores" in text
 
 
-@pytest.mark.parametrize("kind", ["png", "svg", "pdf"])
+@pytest.mark.parametrize("kind", ["svg", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("png", "pdf"))])
 def test_the_plot_is_a_picture_and_equal_each_time(kind: str, data: Path) -> None:
     for name in ("a", "b"):
         ok("tune", data, *SMALL, "--search", "layers", "--max-layers", "2", "-q", "--plot", f"{name}.{kind}")
@@ -194,7 +209,8 @@ def test_the_plot_is_a_picture_and_equal_each_time(kind: str, data: Path) -> Non
 
 def test_the_depths_in_the_terminal(data: Path) -> None:
     shown = ok("tune", data, *SMALL, "--search", "layers", "--max-layers", "2", "-q", "--show").stderr
-    assert "1 layer #" in shown
+    assert "Error against depth: data.csv: " in shown
+    assert "MASE, cross-validated" in shown
     assert shown.count("chosen") == 1
 
 
@@ -204,6 +220,26 @@ def test_tune_can_train_and_save_its_choice(data: Path) -> None:
     assert (found["model"]["path"], found["model"]["id"]) == ("best.safetensors", saved.id)
     assert saved.search["answer"] == found["search"]["answer"]
     assert saved.metrics == found["metrics"]
+
+
+def test_a_choice_that_could_not_be_trained_is_no_success(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Time that was up before the first step of the training: the result of the search, but status 8."""
+
+    def no_time(trainer: Trainer, options: Any) -> Any:
+        raise NothingLearnedError("Training ended before a single optimiser step.")
+
+    monkeypatch.setattr(Trainer, "run", no_time)
+    words = ["--search", "layers", "--max-layers", "1", "-m", "best.safetensors", "-q"]
+    found = run("tune", data, *SMALL, *words)
+    assert found.exit_code == 8
+    assert "To train it: stacklstm train data.csv" in found.stdout
+    assert "No model was saved: training ended before" in found.stderr
+    assert {path.name for path in Path().iterdir()} == {"data.csv"}
+
+
+def test_a_model_that_another_run_holds_is_not_tuned_into(data: Path) -> None:
+    with model_lock("best.safetensors"):
+        assert run("tune", data, *SMALL, "--search", "layers", "-m", "best.safetensors").exit_code == 6
 
 
 def test_without_a_holdout_nothing_is_judged(data: Path) -> None:

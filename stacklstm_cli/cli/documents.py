@@ -97,6 +97,8 @@ def score_document(
     """What `evaluate` found."""
     document = envelope("evaluate", path, panel, checkpoint) | judged(scored.backtest, scored.step, metrics)
     document["backtest"] |= {"rows": scored.rows, **asdict(scored.tally)}
+    if scored.rows == "in sample":
+        document["verdict"] = f"IN SAMPLE: {document['verdict']}"
     return document
 
 

@@ -130,24 +130,29 @@ def work(
         panel = read(sources, champion, reading, messages)
         changed = promotion.look(champion, panel)
     tell_changes(changed, champion, panel, messages)
-    if changed.nothing_new:
-        return Night(path, champion, panel, changed, None)
-    clock.restart()
     tell = (messages.note, messages.warning)
     origin = f"{champion.digest} scaling={config.refit_scaling}"
     resume = Resume(path, use=run.resume, origin=origin, on_note=tell[0], on_warning=tell[1])
-    with TrainingProgress(messages.progress_stream) as progress:
-        found = promotion.retrain(
-            champion,
-            panel,
-            changed,
-            config,
-            typed,
-            device=device,
-            clock=clock,
-            on_event=progress.update,
-            resume=resume,
-        )
+    if changed.nothing_new:
+        resume.drop_spent()
+        return Night(path, champion, panel, changed, None)
+    clock.restart()
+    try:
+        with TrainingProgress(messages.progress_stream) as progress:
+            found = promotion.retrain(
+                champion,
+                panel,
+                changed,
+                config,
+                typed,
+                device=device,
+                clock=clock,
+                on_event=progress.update,
+                resume=resume,
+            )
+    except machine.Interrupted:
+        resume.close(ended=False)
+        raise
     if found.checkpoint is not None:
         keep_earlier(path, config.keep)
         checkpoints.save(found.checkpoint, path)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import shlex
 from pathlib import Path
 from typing import Any
 
-from stacklstm_cli.cli.depths import check_plot, draw, show
+from stacklstm_cli.cli.depths import depth_picture
 from stacklstm_cli.cli.documents import SCHEMA, judged
 from stacklstm_cli.cli.messages import Messages
 from stacklstm_cli.cli.options import Typed
+from stacklstm_cli.cli.pictures import check_pictures, drawn
 from stacklstm_cli.cli.progress import TrainingProgress
 from stacklstm_cli.cli.report import check_output, refuse_overwriting, write_search
 from stacklstm_cli.cli.runs import finished, read
@@ -22,15 +24,17 @@ from stacklstm_cli.config import (
     OutputConfig,
     PictureConfig,
     ReadingConfig,
+    RunConfig,
     RuntimeConfig,
     SearchConfig,
     StudyConfig,
     TrainingConfig,
     option_name,
 )
-from stacklstm_cli.errors import NothingLearnedError
+from stacklstm_cli.errors import ExitStatus, NothingLearnedError
 from stacklstm_cli.evaluation.backtest import Backtest
 from stacklstm_cli.files import check_writable
+from stacklstm_cli.locking import model_lock
 from stacklstm_cli.model import checkpoint as checkpoints
 from stacklstm_cli.model.checkpoint import Checkpoint
 from stacklstm_cli.training import runtime as machine
@@ -60,49 +64,56 @@ def tune(
 
     Returns the exit status.
     """
-    device = machine.prepare(runtime)
+    with clock.interruptible():
+        device = machine.prepare(runtime)
+    kept = [study.study] if study.study is not None and "://" not in study.study else []
     taken: list[str | Path] = [*sources, *([path] if path is not None else [])]
     if path is not None:
         refuse_overwriting("--model", path, sources)
         check_writable(path)
     check_output(output, *taken)
-    if study.study is not None and "://" not in study.study:
-        refuse_overwriting("--study", study.study, [*taken, *([output.output] if output.output else [])])
-    check_plot(pictures, [*taken, *(place for place in (output.output, study.study) if place)])
+    for place in kept:
+        refuse_overwriting("--study", place, [*taken, *([output.output] if output.output else [])])
+    check_pictures(pictures, output, *taken, *kept)
     entries = entries_of(search, typed, USUAL)
-    panel = read(sources, data, reading, messages)
-    plan = resolve(panel, network, training, metrics)
-    task = plan_search(panel, plan, network, training, metrics, search, entries, named=bool(search.search))
-    for line in plan.explained():
-        messages.note(line)
-    given = typed_words(typed, data, reading, network, training, metrics, runtime)
-    found = run_search(task, search, study, device=device, clock=clock, messages=messages)
-    if found.choice is None:
-        raise nothing_found(clock)
-    network, training = chosen_configs(found, network, training)
-    plan = resolve(panel, network, training, metrics)
-    judgement, saved = None, None
-    why = "a signal ended the search." if clock.signal_number is not None else "the search took all the time."
-    clock.restart()
-    with TrainingProgress(messages.progress_stream) as progress:
-        trainer = Trainer(panel, plan, device=device, clock=clock, on_event=progress.update)
-        try:
-            if path is not None:
-                outcome = trainer.run(checkpoints.given_options(data, reading, network, training))
-                judgement, saved = outcome.judgement, outcome.checkpoint
-                saved.search = found.record()
-                checkpoints.save(saved, path)
-                messages.note(f"saved {path}")
-            elif not clock.stopped():
-                chosen, _ = trainer.choose()
-                judgement = trainer.judge(chosen, trainer.calibrate(chosen).judged)
-        except NothingLearnedError as error:
-            why = error.message[:1].lower() + error.message[1:]
-        except machine.Interrupted:
-            why = "a signal ended that."
+    with locked(path, messages, clock):
+        with clock.interruptible():
+            panel = read(sources, data, reading, messages)
+            plan = resolve(panel, network, training, metrics)
+            task = plan_search(panel, plan, network, training, metrics, search, entries, named=bool(search.search))
+        for line in plan.explained():
+            messages.note(line)
+        given = typed_words(typed, data, reading, network, training, metrics, runtime)
+        found = run_search(task, search, study, device=device, clock=clock, messages=messages)
+        if found.choice is None:
+            raise nothing_found(clock)
+        network, training = chosen_configs(found, network, training)
+        plan = resolve(panel, network, training, metrics)
+        judgement, saved = None, None
+        why = "a signal ended the search." if clock.signal_number is not None else "the search took all the time."
+        clock.restart()
+        with TrainingProgress(messages.progress_stream) as progress:
+            trainer = Trainer(panel, plan, device=device, clock=clock, on_event=progress.update)
+            try:
+                if path is not None:
+                    outcome = trainer.run(checkpoints.given_options(data, reading, network, training))
+                    judgement, saved = outcome.judgement, outcome.checkpoint
+                    saved.search = found.record()
+                    checkpoints.save(saved, path)
+                    messages.note(f"saved {path}")
+                elif training.holdout != 0 and not clock.stopped():
+                    chosen, _ = trainer.choose()
+                    judgement = trainer.judge(chosen, trainer.calibrate(chosen).judged)
+            except NothingLearnedError as error:
+                why = error.message[:1].lower() + error.message[1:]
+            except machine.Interrupted:
+                why = "a signal ended that."
     stopped = clock.stopped() or found.missing
     if judgement is None and training.holdout != 0:
         messages.warning("not_judged", f"The choice was not judged on the holdout: {why}")
+    not_saved = path is not None and saved is None
+    if not_saved:
+        messages.warning("not_saved", f"No model was saved: {why}")
     document: dict[str, Any] = {
         "schema": SCHEMA,
         "command": "tune",
@@ -113,13 +124,17 @@ def tune(
         "search": found.document(judgement) | {"command": command(sources, given, found)},
     }
     document |= {"metrics": {}} if judgement is None else held_out(judgement, plan.spec.horizon, metrics)
-    if pictures.plot is not None:
-        draw(found, Path(pictures.plot), ", ".join(Path(source).name for source in sources))
-        messages.note(f"drew {pictures.plot}")
-    write_search(finished(document, messages), output)
-    if pictures.show:
-        show(found)
-    return clock.exit_status
+    named = ", ".join(Path(source).name for source in sources)
+    with drawn(pictures, messages, lambda: depth_picture(found, named)):
+        write_search(finished(document, messages), output)
+    return clock.exit_status or (ExitStatus.NOTHING_LEARNED if not_saved else ExitStatus.OK)
+
+
+def locked(path: Path | None, messages: Messages, clock: machine.Clock) -> contextlib.AbstractContextManager[None]:
+    """The lock of the model that is to be saved; nothing is locked without one."""
+    if path is None:
+        return contextlib.nullcontext()
+    return model_lock(path, RunConfig().wait, on_note=messages.note, on_warning=messages.warning, sleep=clock.sleep)
 
 
 def nothing_found(clock: machine.Clock) -> NothingLearnedError:

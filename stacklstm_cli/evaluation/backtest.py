@@ -146,7 +146,7 @@ def backtest(
     """
     history = np.zeros(panel.n_series, dtype=np.int64)
     scored, first = np.unique(origins.series, return_index=True)
-    history[scored] = origins.rows[first]
+    history[scored] = np.maximum(origins.rows[first], 0)  # below 0 where a saved forecast begins before the series
     return Backtest(
         panel=panel,
         origins=origins,

@@ -183,8 +183,9 @@ def adapted(calibration: Calibration, residuals: Residuals, rate: float = ADAPTA
 
     Adaptive conformal inference (Gibbs & Candès 2021, "Adaptive conformal inference under distribution shift",
     NeurIPS 34): after each cutoff, in the order of time, the level that stands for a learned one moves by `rate`
-    times what the share of values beyond its quantile exceeds its nominal one. `residuals` are of new rows, a
-    horizon apart, so that each cutoff knows what came after the one before. Nothing given is changed.
+    times what the share of values beyond its quantile exceeds its nominal one; where only a part of the horizon's
+    values is known, by that part of it. `residuals` are of new rows, a horizon apart, so that each cutoff knows what
+    came after the one before. Nothing given is changed.
     """
     levels = np.asarray(calibration.levels)
     outward = outwards(calibration.levels)  # [Q]
@@ -198,7 +199,7 @@ def adapted(calibration: Calibration, residuals: Residuals, rate: float = ADAPTA
         learned, scale = torch.as_tensor(residuals.forecasts[now]), torch.as_tensor(residuals.scale[now])
         forecasts = calibration.calibrated(learned, scale.unsqueeze(1)).numpy()  # [O', H, Q]
         beyond = (outward * (actual - forecasts) > 0)[known].mean(0)  # [Q]
-        moved = calibration.effective + rate * outward * (beyond - np.minimum(levels, 1 - levels))
+        moved = calibration.effective + rate * known.mean() * outward * (beyond - np.minimum(levels, 1 - levels))
         moved[middle:] = np.maximum.accumulate(np.clip(moved[middle:], MEDIAN, EFFECTIVE[1]))
         moved[: middle + 1] = np.minimum.accumulate(np.clip(moved[: middle + 1], EFFECTIVE[0], MEDIAN)[::-1])[::-1]
         moved[middle] = levels[middle]

@@ -80,7 +80,7 @@ def worse_than_naive(backtest: Backtest) -> Iterator[Finding]:
         return
     model, naive = table[MODEL][metric] or 0.0, table["naive"][metric] or 0.0
     found = compare(backtest, MODEL, "naive", metric)
-    if model > TWICE * naive and found is not None and not found.p_value / 2 > CHANCE:
+    if model > TWICE * naive and found is not None and found.clearly_worse(CHANCE):
         yield Finding(
             "worse_than_naive",
             f"The errors are {model / naive:.1f} times those of naive, which repeats the last value: the training did "

@@ -90,7 +90,7 @@ class Statistical:
 
     def explained(self) -> str:
         """What was done, for a person."""
-        text = f"{self.name}: fitted at each of {self.fits:,} origins"
+        text = f"{self.name}: fitted at " + ("1 origin" if self.fits == 1 else f"each of {self.fits:,} origins")
         if self.filled:
             text += ", gaps filled by straight lines"
         if self.fell_back:

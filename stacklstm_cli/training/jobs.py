@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import signal
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -35,6 +37,14 @@ class Within(Clock):
 
     def stopped(self, share: float = 1.0) -> Stopped:
         return "signal" if self.outer.signal_number is not None else super().stopped(share)
+
+    @contextlib.contextmanager
+    def interruptible(self) -> Iterator[None]:
+        with self.outer.interruptible():
+            yield
+
+    def hurry(self) -> None:
+        self.outer.hurry()
 
 
 def left(clock: Clock) -> float | None:
@@ -95,7 +105,8 @@ def helpers(task: Task, place: str | None, jobs: int, clock: Clock, device: torc
             task, str(place), task.training.seed + number, left(clock), str(device), torch.get_num_threads()
         )
         processes.append(context.Process(target=take_part, args=(assigned,), daemon=True))
-        processes[-1].start()
+        with interrupts_ignored():
+            processes[-1].start()
     try:
         yield
         while any(process.is_alive() for process in processes) and clock.stopped() != "signal":
@@ -106,6 +117,19 @@ def helpers(task: Task, place: str | None, jobs: int, clock: Clock, device: torc
             if process.is_alive():
                 process.terminate()
             process.join()
+
+
+@contextlib.contextmanager
+def interrupts_ignored() -> Iterator[None]:
+    """Processes that are started here leave Ctrl-C, which a terminal sends to all, to the one that ends them."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def take_part(share: Share) -> None:

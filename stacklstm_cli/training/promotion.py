@@ -203,7 +203,8 @@ def moved_on(trainer: Trainer, champion: Checkpoint, trial: Trial, found: Calibr
 
     How far to move quantiles is found anew on the newest held-out rows; what share of new values the champion's
     intervals then held moves the levels (adaptive conformal inference, see evaluation/conformal.py). Each new row is
-    looked at once: by forecasts a horizon apart of weights that have seen none of the rows they forecast.
+    looked at once over all retrainings: by forecasts a horizon apart of weights that have seen none of the rows they
+    forecast; of a forecast that begins before the new rows, those alone count.
     """
     before, after, panel = champion.calibration, found.final, trainer.panel
     if before is None or after is None or before.levels != after.levels:
@@ -218,15 +219,17 @@ def moved_on(trainer: Trainer, champion: Checkpoint, trial: Trial, found: Calibr
     residuals = residuals_at(forecaster, panel, origins, len(origins)) if len(origins) else None
     effective = before.effective
     if residuals is not None:
-        effective = adapted(
-            replace(own_calibration(champion, trial) or before, effective=effective), residuals
-        ).effective
+        is_new = origins.rows[:, None] + np.arange(horizon) >= new[origins.series, None]  # [O, H]
+        fresh = replace(residuals, actual=np.where(is_new, residuals.actual, np.nan))
+        own = replace(own_calibration(champion, trial) or before, effective=effective)
+        effective = adapted(own, fresh).effective
     return replace(found, final=replace(after, effective=effective))
 
 
 def own_calibration(champion: Checkpoint, trial: Trial) -> Calibration | None:
-    """That of the weights which stand for the champion."""
-    return champion.calibration if trial.side == "final" else champion.judged_calibration
+    """That of the weights which stand for the champion, found on none of the rows that they have not seen."""
+    judged = trial.side == "judged" or chosen_alone(champion)
+    return champion.judged_calibration if judged else champion.calibration
 
 
 def prepare_trial(champion: Checkpoint, panel: Panel, plan: Plan, config: RetrainConfig) -> Trial:
@@ -320,9 +323,9 @@ def finish(trainer: Trainer, trial: Trial, chosen: Fit, strength: float | None) 
     """The fit whose weights will forecast, and all fits.
 
     Where no step made the challenger better, the champion's final weights stay as well.
-    Raises `Interrupted` at a signal, and `NothingLearnedError` where no time is left to continue the weights that
-    know the newest rows: those of the challenger know fewer than the champion's. A new network that could not be
-    fitted again in full is replaced by the challenger itself, which was judged.
+    Raises `Interrupted` at a signal, and `NothingLearnedError` where the weights that know the newest rows cannot be
+    continued, for want of time or as they diverge: those of the challenger know fewer rows than the champion's. A new
+    network that could not be fitted again in full is replaced by the challenger itself, which was judged.
     """
     if not trainer.refits:
         return chosen, (chosen,)
@@ -332,11 +335,10 @@ def finish(trainer: Trainer, trial: Trial, chosen: Fit, strength: float | None) 
     if trainer.clock.stopped() == "signal":
         raise Interrupted
     if refitted is None and trial.begin is not None:
-        raise NothingLearnedError(
-            "No time was left to fit the new model to all rows; the model is as it was.",
-            hint="Allow more time with --max-time.",
-            code="no_refit",
-        )
+        late = trainer.clock.stopped() == "time"
+        why = "No time was left to fit the new model to" if late else "The new model diverged when it was fitted to"
+        hint = "Allow more time with --max-time." if late else "Try a smaller --learning-rate, or --from-scratch."
+        raise NothingLearnedError(f"{why} all rows; the model is as it was.", hint=hint, code="no_refit")
     if refitted is None:
         return chosen, (chosen,)
     whole = trial.begin is not None or refitted.steps >= chosen.steps

@@ -6,6 +6,7 @@ of the one under way. It is of use to the same training alone: same data, same p
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import time
@@ -32,7 +33,7 @@ MOST_SECONDS = 120.0
 """After which a state is written that is no better than the one before."""
 WORK_PER_WRITE = 50
 """How many times as long as a write takes must pass before the next."""
-DIFFERENCES = {"data": "the data", "options": "the options", "origin": "the model that is continued"}
+DIFFERENCES = {"data": "the data differs", "options": "the options differ", "origin": "it went on from another model"}
 """What is said of the parts of an identity that differ; of any other, that the versions do."""
 
 
@@ -89,8 +90,8 @@ class Resume:
             document, data = read_sealed(self.path)
             differing = [name for name, value in self.identity.items() if document["identity"].get(name) != value]
             if differing:
-                what = DIFFERENCES.get(differing[0], "the version of stacklstm or of its libraries")
-                self.on_note(f"{self.path} is the state of another training ({what} differs): not used, replaced")
+                what = DIFFERENCES.get(differing[0], "the version of stacklstm or of its libraries differs")
+                self.on_note(f"{self.path} is the state of another training ({what}): not used, replaced")
                 return
             self._take(document, safetensors.torch.load(data))
         except (ModelError, KeyError, TypeError, ValueError, AttributeError, safetensors.SafetensorError):
@@ -126,6 +127,16 @@ class Resume:
                 self.on_warning("resume_not_removed", f"{self.path} cannot be removed: {error.strerror or error}.")
         elif self._unwritten:
             self._write()
+
+    def drop_spent(self) -> None:
+        """Remove the state of a training that went on from another model than this one does.
+
+        It was killed when the new model was already in place.
+        """
+        with contextlib.suppress(ModelError):
+            began_from = read_sealed(self.path)[0]["identity"]["origin"].split()[:1]
+            if began_from not in ([], self.identity["origin"].split()[:1]):
+                self.close(ended=True)
 
     def _write_if_due(self, seconds: float) -> None:
         self._unwritten = True

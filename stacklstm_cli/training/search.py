@@ -36,9 +36,11 @@ FOLDS = 2
 """Folds where rows allow and none are asked for."""
 ORIGINS = 6
 """Origins of a fold and series at least, where the rows judged allow: closer than a horizon where these are few."""
-SHORTENED = 0.5
-"""Share of the steps and of the patience of a training that a fit of a search has. Depths are told apart by where
-fits stand long before they end."""
+SHORTENED, LEAST_STEPS = 0.25, 150
+"""Share of the steps of a training that a fit of a search may make, and how many it may make at least. Depths are told
+apart by where fits stand long before they end."""
+LESS_PATIENCE = 0.5
+"""Share of the patience of a training that a fit of a search has."""
 
 State = Literal["complete", "pruned", "failed"]
 
@@ -159,10 +161,10 @@ def shortened(plan: Plan) -> Plan:
         plan,
         schedule=replace(
             schedule,
-            max_steps=max(schedule.check_every, round(SHORTENED * schedule.max_steps)),
-            patience=max(1, round(SHORTENED * schedule.patience)),
+            max_steps=min(schedule.max_steps, max(LEAST_STEPS, round(SHORTENED * schedule.max_steps))),
+            patience=max(1, round(LESS_PATIENCE * schedule.patience)),
         ),
-        unvalidated_steps=max(1, round(SHORTENED * plan.unvalidated_steps)),
+        unvalidated_steps=max(1, plan.unvalidated_steps // 2),
     )
 
 
@@ -190,8 +192,8 @@ def fold_losses(
         if clock.stopped():  # before the first step
             raise StoppedError(clock.stopped()) from None
         raise
-    if chosen.stopped:
-        raise StoppedError(chosen.stopped)
+    if chosen.stopped or clock.stopped() == "signal":  # which ends a validation, and so the fit, unseen
+        raise StoppedError(chosen.stopped or "signal")
     forecasts = {MODEL: trainer.forecaster(chosen)}
     spec = plan.spec
     return origin_losses(backtest(forecasts, panel, fold.origins, spec.horizon, spec.quantiles, plan.seasonality))
@@ -270,11 +272,15 @@ def choose(candidates: Sequence[Candidate], pick: str, overlap: int) -> Choice |
 
 
 def mean_and_error(differences: Floats, overlap: int) -> tuple[float, float]:
-    """Mean and standard error of paired differences [U]; the error is NaN where they are too few."""
+    """Mean and standard error of paired differences [U]; the error is NaN where they are too few.
+
+    Of units that overlap, so many count as one. They are too few here for a spectrum, which a test needs: of 14 units
+    and an overlap of 6 it would have one degree of freedom, and one time in ten be no more than a tenth of the truth.
+    """
     if differences.size < LEAST_UNITS:
         return float(differences.mean()), math.nan
-    variance, _ = covariance_of_means(differences[None], overlap)
-    return float(differences.mean()), math.sqrt(max(float(variance[0, 0]), 0.0))
+    variance, _ = covariance_of_means(differences[None], 1)
+    return float(differences.mean()), math.sqrt(overlap * float(variance[0, 0]))
 
 
 def origin_losses(judged: Backtest) -> Floats:

@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from stacklstm_cli.errors import ModelError, UsageError
 from stacklstm_cli.files import check_writable
+
+PAUSES = (0.1, 0.3, 1.0, 3.0)
+"""Seconds to wait for another process that makes the tables of a new study."""
 
 
 def quiet_optuna() -> Any:
@@ -50,6 +54,20 @@ def unusable(place: str, error: Exception) -> ModelError:
     )
 
 
+def opened(connect: Callable[[], Any]) -> Any:
+    """A database, whose tables another process may be making at this moment: then it is asked again."""
+    from sqlalchemy.exc import OperationalError, ProgrammingError
+
+    for pause in PAUSES:
+        try:
+            return connect()
+        except (OperationalError, ProgrammingError) as error:
+            if "already exists" not in str(error):
+                raise
+            time.sleep(pause)
+    return connect()
+
+
 def open_storage(place: str | None) -> Any:
     """Optuna's storage for what `--study` names: nothing, a URL, an SQLite file or a journal file."""
     if place is None:
@@ -59,7 +77,7 @@ def open_storage(place: str | None) -> Any:
 
     if "://" in place:
         try:
-            return RDBStorage(place)
+            return opened(lambda: RDBStorage(place))
         except ImportError as error:
             raise UsageError(
                 f"--study {place}: the driver for this database is missing ({error.name}).",
@@ -69,7 +87,8 @@ def open_storage(place: str | None) -> Any:
     kind = Path(place).suffix.lower()
     if kind in (".db", ".sqlite", ".sqlite3"):
         check_writable(place)
-        return RDBStorage(f"sqlite:///{place}", engine_kwargs={"connect_args": {"timeout": 60}})
+        url, waiting = f"sqlite:///{place}", {"connect_args": {"timeout": 60}}
+        return opened(lambda: RDBStorage(url, engine_kwargs=waiting))
     if kind in (".log", ".journal"):
         check_writable(place)
         # Windows lets only those with special rights make the links that Optuna locks with.
