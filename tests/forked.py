@@ -114,6 +114,8 @@ def as_command(job: dict[str, Any]) -> None:
             most = pages * os.sysconf("SC_PAGE_SIZE") + job["memory"]
             resource.setrlimit(resource.RLIMIT_AS, (most, most))
         main(job["words"])
+    except KeyboardInterrupt:  # before the command heeds signals, as Python itself would end
+        status = 130
     except SystemExit as end:
         status = end.code if isinstance(end.code, int) else 1
     finally:

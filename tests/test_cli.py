@@ -329,7 +329,9 @@ def test_progress_bar_on_a_terminal(single: Path) -> None:
         assert word in seen
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "status"), [pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow), (signal.SIGTERM, 143)]
+)
 def test_a_signal_saves_the_best_model_so_far(folder: Path, number: signal.Signals, status: int) -> None:
     """The model is there, usable, and says that it was not judged."""
     pd.DataFrame({"time": hourly(3000), "load": wave(3000)}).to_csv("data.csv", index=False)

@@ -82,7 +82,7 @@ def champion(data: Path) -> bytes:
     return MODEL.read_bytes()
 
 
-@pytest.mark.parametrize("kills", [1, pytest.param(60, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [pytest.param(60, marks=pytest.mark.slow)])
 def test_retraining_killed_at_any_moment(data: Path, champion: bytes, server: Server, kills: int) -> None:
     """As above; the model that was replaced is the one kept, and a killed run leaves nothing for good."""
     command = ("retrain", data, *NIGHT)
@@ -146,7 +146,7 @@ def test_a_stopped_retraining_goes_on(data: Path, champion: bytes, server: Serve
     assert MODEL.read_bytes() not in (champion, expected)
 
 
-@pytest.mark.parametrize("signals", [2, pytest.param(15, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("signals", [pytest.param(15, marks=pytest.mark.slow)])
 def test_signals_at_any_moment(data: Path, server: Server, signals: int) -> None:
     """Each ends soon, with 130 or 143 and a message or a model; what goes on from there ends as a straight run."""
     straight = server.run("train", data, *LONG)

@@ -121,6 +121,7 @@ class TestTrained:
                 forecast(outcome.checkpoint, panel, (0.3, 0.5))
 
 
+@pytest.mark.slow
 def test_losses_learn_different_things() -> None:
     """The mean of a skewed series lies above its median, Huber's forecast between them."""
     values = np.random.default_rng(0).exponential(1.0, 400) ** 2

@@ -560,6 +560,7 @@ class TestCommands:
         ok(*words, "--wide", "--plot", "wide.svg")
         assert (folder / "long.svg").read_bytes() == (folder / "wide.svg").read_bytes()
 
+    @pytest.mark.slow
     def test_any_environment_will_do(self, model: Path, folder: Path) -> None:
         """No home, no display, a backend that there is not, a spoilt `matplotlibrc`: the same picture, in silence."""
         Path("matplotlibrc").write_text("axes.grid: perhaps\nnonsense\nlines.linewidth: 9\n")

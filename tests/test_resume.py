@@ -79,7 +79,7 @@ def interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Panel,
     return panel, plan, tmp_path / "model"
 
 
-SLOW = ("other cell", "covariates", "short")
+SLOW = ("dropout", "other cell", "covariates", "short")
 
 
 @pytest.mark.parametrize("kind", [pytest.param(kind, marks=pytest.mark.slow if kind in SLOW else ()) for kind in KINDS])

@@ -89,6 +89,7 @@ class TestPromoted:
         assert found["warnings"] == []
         assert found["seconds"] > 0
 
+    @pytest.mark.slow
     def test_equal_runs_give_equal_files(self, model: Path, trained: bytes) -> None:
         """In two processes, with other hash seeds, another name and a log."""
         results = []
