@@ -9,7 +9,7 @@ import os
 import secrets
 import shutil
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from stacklstm_cli.errors import ModelError
@@ -59,17 +59,11 @@ def write_atomically(path: str | Path, data: bytes | Iterable[bytes]) -> None:
         if Path(path).exists() and not Path(path).is_file():
             _write(os.open(path, os.O_WRONLY | getattr(os, "O_BINARY", 0)), pieces, to_disk=False)
             return
-        temporary = target.with_name(f"{_temporary_prefix(target)}{secrets.token_hex(8)}.tmp")
-        try:
+        with _replacing(target, target) as temporary:
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
             _write(os.open(temporary, flags, 0o666), pieces, to_disk=True)
             with contextlib.suppress(FileNotFoundError):
                 temporary.chmod(stat.S_IMODE(target.stat().st_mode))
-            temporary.replace(target)
-        finally:
-            with contextlib.suppress(OSError):  # after the replacement there is none
-                temporary.unlink()
-        _flush_folder(target.parent)
     except OSError as error:
         raise unwritable(path, error) from error
 
@@ -111,20 +105,14 @@ def copy_atomically(source: Path, target: Path, owner: Path) -> None:
     A second link to it where the file system has links, as models are replaced and never written into. What a
     killed run leaves behind counts as `owner`'s. Raises `ModelError` naming `target`.
     """
-    temporary = target.with_name(f"{_temporary_prefix(owner)}{secrets.token_hex(8)}.tmp")
     try:
-        try:
-            os.link(source, temporary)
-        except OSError:
-            shutil.copy2(source, temporary)
-            with temporary.open("rb+") as copied:
-                os.fsync(copied.fileno())
-        try:
-            temporary.replace(target)
-        finally:
-            with contextlib.suppress(OSError):  # after the replacement there is none
-                temporary.unlink()
-        _flush_folder(target.parent)
+        with _replacing(target, owner) as temporary:
+            try:
+                os.link(source, temporary)
+            except OSError:
+                shutil.copy2(source, temporary)
+                with temporary.open("rb+") as copied:
+                    os.fsync(copied.fileno())
     except OSError as error:
         raise unwritable(target, error) from error
 
@@ -146,6 +134,22 @@ def unwritable(path: str | Path, error: OSError) -> ModelError:
 
 def _real(path: Path) -> Path:
     return Path(os.path.realpath(path))
+
+
+@contextlib.contextmanager
+def _replacing(target: Path, owner: Path) -> Iterator[Path]:
+    """A place for a new file, which takes the name `target` at the end; whatever happens, nothing else is left.
+
+    What a killed run leaves there counts as `owner`'s.
+    """
+    temporary = target.with_name(f"{_temporary_prefix(owner)}{secrets.token_hex(8)}.tmp")
+    try:
+        yield temporary
+        temporary.replace(target)
+    finally:
+        with contextlib.suppress(OSError):  # after the replacement there is none
+            temporary.unlink()
+    _flush_folder(target.parent)
 
 
 def _temporary_prefix(target: Path) -> str:

@@ -11,7 +11,14 @@ from pathlib import Path
 import pytest
 
 from stacklstm_cli.errors import ExitStatus, ModelError
-from stacklstm_cli.files import append_line, check_appendable, check_writable, clear_leftovers, write_atomically
+from stacklstm_cli.files import (
+    append_line,
+    check_appendable,
+    check_writable,
+    clear_leftovers,
+    copy_atomically,
+    write_atomically,
+)
 
 posix_only = pytest.mark.skipif(os.name == "nt", reason="POSIX permissions, links and pipes")
 
@@ -197,3 +204,22 @@ def test_a_name_as_long_as_a_name_can_be(tmp_path: Path) -> None:
     target = tmp_path / ("m" * 255)
     write_atomically(target, b"abc")
     assert target.read_bytes() == b"abc"
+
+
+def test_a_copy_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there are no links and the disk is full half-way: the error names the target, the source is alone again."""
+    source = tmp_path / "model"
+    source.write_bytes(b"abc")
+
+    def no_link(*_: object) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    def half(_: Path, target: Path) -> None:
+        target.write_bytes(b"a")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "link", no_link)
+    monkeypatch.setattr("shutil.copy2", half)
+    with pytest.raises(ModelError, match=re.escape(str(tmp_path / "model.1"))):
+        copy_atomically(source, tmp_path / "model.1", source)
+    assert list(tmp_path.iterdir()) == [source]
