@@ -93,8 +93,9 @@ def stamps_of(freq: str, form: str, first: datetime, start: int, rows: int, shor
 
 
 def shortened(text: str) -> str:
-    """Days and months without a leading zero: 01/07/2020 as 1/7/2020; clocks as they are."""
-    return re.sub(r"(?<![\d:])0(\d)(?=[/.-])", r"\1", text)
+    """Days and months without a leading zero: 01/07/2020 as 1/7/2020, 2020/01/07 as 2020/1/7; clocks as they are."""
+    text = re.sub(r"(?<![\d:])0(\d)(?=[/.-])", r"\1", text)
+    return re.sub(r"^(\d{4}[/.-]\d+[/.-])0(?=\d)", r"\1", text)
 
 
 @st.composite
