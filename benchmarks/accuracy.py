@@ -73,6 +73,7 @@ def rolling(file: str, horizon: int, origins: int) -> Callable[[Path, Path, int]
             "mase": own["mase"],
             "seasonal_naive": naive["mase"],
             "ratio": ratio,
+            **({"auto_ets": metrics["auto_ets"]["mase"]} if "auto_ets" in metrics else {}),
             "smape": own["smape"],
             "seconds": seconds,
         }
@@ -234,6 +235,14 @@ TASKS = [
 ]
 
 
+def commit() -> str:
+    """What is measured: the present commit of this folder, with a + where files were changed since; "" without git."""
+    done = subprocess.run(
+        ["git", "describe", "--always", "--dirty=+"], cwd=Path(__file__).parent, capture_output=True, text=True
+    )
+    return done.stdout.strip()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
@@ -254,10 +263,13 @@ def main() -> None:
             key = "/".join([task.name, seed, *([asked.train] if asked.train else [])])
             if key not in kept:
                 with tempfile.TemporaryDirectory() as folder:
-                    kept[key] = task.run(asked.data, Path(folder), int(seed))
+                    kept[key] = task.run(asked.data, Path(folder), int(seed)) | {"commit": commit()}
                 if asked.results:
                     asked.results.write_text(json.dumps(kept, indent=1))
-            cell = "  ".join(f"{name} {value:.4g}" for name, value in kept[key].items())
+            cell = "  ".join(
+                f"{name} {value if isinstance(value, str) else format(value, '.4g')}"
+                for name, value in kept[key].items()
+            )
             print(f"{key:28s} {cell}   (target: {task.target})", flush=True)
 
 

@@ -152,6 +152,29 @@ def test_context_by_example(frequency: str, lengths: list[int], expected: int) -
     assert plan_of(lengths, frequency).spec.context_length == expected
 
 
+@pytest.mark.parametrize(("frequency", "horizon", "expected"), [("h", 72, 336), ("h", 720, 336), ("15min", 720, 288)])
+def test_a_longer_horizon_needs_no_longer_context(frequency: str, horizon: int, expected: int) -> None:
+    """Wrong if the context grows with the horizon beyond what is enough for any: in whole seasons, 336 rows at most."""
+    assert plan_of([20_000], frequency, {"horizon": horizon}).spec.context_length == expected
+
+
+@pytest.mark.parametrize(
+    ("frequency", "rows", "horizon", "expected"),
+    [
+        ("h", 10_000, 72, ("time_of_day", "weekday")),
+        ("h", 10_000, 73, ()),  # the context of 336 rows shows two weeks
+        ("h", 40_000, 73, ("year",)),
+        ("15min", 20_000, 289, ("weekday",)),  # and that of 288 rows three days
+        ("YS", 100, 30, ()),
+    ],
+)
+def test_far_ahead_cycles_that_the_context_shows_are_left_to_it(
+    frequency: str, rows: int, horizon: int, expected: tuple[str, ...]
+) -> None:
+    """Wrong if more than three seasons ahead the calendar tells what the context shows twice, or nearer it does not."""
+    assert plan_of([rows], frequency, {"horizon": horizon}).spec.inputs.cycles == expected
+
+
 @given(context=st.integers(1, 2000), season=st.integers(1, 200))
 def test_patch_is_the_smallest_divisor_that_leaves_short_sequences(context: int, season: int) -> None:
     """Wrong if a smaller patch would do, or the patch cuts a season unevenly."""

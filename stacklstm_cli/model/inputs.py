@@ -111,9 +111,14 @@ def cycles_of(step: Step, rows: int) -> tuple[str, ...]:
         names = ("year",)
     else:
         names = ("weekday", "monthday", "year")
+    return tuple(name for name in names if is_shown(name, step, rows))
+
+
+def is_shown(cycle: str, step: Step, rows: int) -> bool:
+    """Whether so many rows of this step, one of time, show a cycle often enough for it to be told from a trend."""
     days_of_unit = {"second": 1 / DAY, "day": 1.0, "business_day": 7 / 5, "month": 365 / 12}
     days = rows * step.count * days_of_unit[step.unit]
-    return tuple(name for name in names if days >= LEAST_PERIODS * DAYS_OF_CYCLE[name])
+    return days >= LEAST_PERIODS * DAYS_OF_CYCLE[cycle]
 
 
 def table(cycle: str) -> npt.NDArray[np.float32]:

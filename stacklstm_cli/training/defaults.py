@@ -16,7 +16,7 @@ from stacklstm_cli.config import MEDIAN, POINT_LOSSES, MetricConfig, ModelConfig
 from stacklstm_cli.data.calendar import Step
 from stacklstm_cli.data.panel import Covariate, Ints, Panel
 from stacklstm_cli.errors import DataError, UsageError
-from stacklstm_cli.model.inputs import InputSpec, calendar_of, cycles_of, known_categories
+from stacklstm_cli.model.inputs import InputSpec, calendar_of, cycles_of, is_shown, known_categories
 from stacklstm_cli.model.layers import Cell, StackSpec, check_stack, layer_widths
 from stacklstm_cli.model.network import NetworkSpec
 from stacklstm_cli.training.loop import Schedule
@@ -29,6 +29,10 @@ QUANTILES = (0.1, 0.9)
 LONGEST_HORIZON = 288
 LONGEST_CONTEXT = 1024
 """Rows, where they are chosen here."""
+ENOUGH_CONTEXT = 336
+"""Rows of context that are enough for a forecast of any length, where a season is not long: two weeks of hours."""
+FAR_AHEAD = 3
+"""Seasons, beyond which a horizon is long."""
 LEAST_WINDOWS = 8
 """Fewer training windows than this teach nothing that would hold on the next one."""
 
@@ -104,7 +108,7 @@ def resolve(panel: Panel, model: ModelConfig, training: TrainingConfig, metrics:
         refuse_uncountable(panel, model)
     plan = plan_for(panel.lengths, panel.step, model, training, metrics, panel.covariates)
     covariates = known_categories(panel, plan.parts.train, panel.lengths)
-    inputs = inputs_for(panel, model, covariates, int(plan.parts.train.max()))
+    inputs = inputs_for(panel, model, covariates, plan)
     plan = replace(plan, spec=replace(plan.spec, inputs=inputs))
     check_stack(plan.spec.stack, plan.spec.steps)
     ahead = {"--bidirectional": model.bidirectional, "--attention": model.attention}
@@ -146,9 +150,15 @@ def refuse_uncountable(panel: Panel, model: ModelConfig) -> None:
         )
 
 
-def inputs_for(panel: Panel, model: ModelConfig, covariates: tuple[Covariate, ...], training_rows: int) -> InputSpec:
-    """The covariates of the panel, and the calendar as far as the longest training part shows it."""
-    cycles = cycles_of(panel.step, training_rows) if model.calendar else ()
+def inputs_for(panel: Panel, model: ModelConfig, covariates: tuple[Covariate, ...], plan: Plan) -> InputSpec:
+    """The covariates of the panel, and the calendar as far as the longest training part shows it.
+
+    Far ahead, what the calendar adds to a context that shows a cycle twice was learned by heart, and took most of the
+    time: such cycles are left to the context.
+    """
+    cycles = cycles_of(panel.step, int(plan.parts.train.max())) if model.calendar else ()
+    if plan.seasonality > 1 and plan.spec.horizon > FAR_AHEAD * plan.seasonality:
+        cycles = tuple(name for name in cycles if not is_shown(name, panel.step, plan.spec.context_length))
     if model.holidays:
         if panel.step.unit == "step":
             raise UsageError(
@@ -311,10 +321,13 @@ def default_horizon(lengths: Ints, season: int) -> int:
 
 
 def default_context(lengths: Ints, horizon: int, season: int) -> int:
-    """Rows of context: more where the data can teach more weights, whole seasons, at least three of them."""
+    """Rows of context: more where the data can teach more weights, whole seasons, at least three of them.
+
+    At most `ENOUGH_CONTEXT` rows, also for a horizon that is longer, unless three seasons are.
+    """
     typical = float(np.median(lengths))
-    length = min(typical * math.sqrt(len(lengths)) / 10, 8 * horizon, 336)
-    length = max(length, 3 * horizon, min(3 * season, max(season, LONGEST_CONTEXT)))
+    length = min(typical * math.sqrt(len(lengths)) / 10, 8 * horizon, ENOUGH_CONTEXT)
+    length = max(length, min(3 * horizon, ENOUGH_CONTEXT), min(3 * season, max(season, LONGEST_CONTEXT)))
     length = min(length, max(typical / 3, horizon, season))
     rows = max(1, int(length))
     if season > 1:
