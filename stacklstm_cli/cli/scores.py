@@ -81,6 +81,13 @@ def evaluate(
         check_forecasts(config.forecasts, path, *sources, *([output.output] if output.output else []))
     require_files(sources)
     saved = checkpoints.load(path)
+    if saved.spec.labels is not None:
+        from stacklstm_cli.cli import labelling
+
+        panel = labelling.read_for(saved, sources, reading, messages)
+        given = labelling.differing(config, metrics) - {"in_sample"}
+        labelling.evaluate(saved, panel, path, device, given, output, pictures, messages)
+        return
     panel = read(sources, saved.data_config, reading, messages, saved, path)
     if config.forecasts is not None:
         refuse_backtest_clash(panel)

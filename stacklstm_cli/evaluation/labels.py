@@ -19,6 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from stacklstm_cli.data.panel import Floats, Ints
+from stacklstm_cli.evaluation.verdict import MODEL, Table
 
 LABEL_METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "log_loss", "calibration_error")
 """In the order of tables. Of the last two less is better."""
@@ -69,7 +70,7 @@ class Reliability:
         if not filled.any():
             return math.nan
         gaps = np.abs(self.accuracy - self.confidence)[filled]
-        return float(np.average(gaps, weights=self.count[filled]))
+        return round(float(np.average(gaps, weights=self.count[filled])), 12)  # without what summing adds to nothing
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,6 +184,69 @@ def reliability(probabilities: Floats, truth: Ints) -> Reliability:
         confidence = np.bincount(place, weights=highest, minlength=BINS) / count
         accuracy = np.bincount(place, weights=right, minlength=BINS) / count
     return Reliability(count.astype(np.int64), confidence, accuracy)
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Two predictors on the same rows."""
+
+    better: int
+    """Rows where the first alone is right."""
+    worse: int
+    """Rows where the second alone is right."""
+
+    @property
+    def p_value(self) -> float:
+        """Two-sided probability of so uneven numbers if both predictors are equally good and the rows independent.
+
+        The exact test of McNemar (1947), Note on the sampling error of the difference between correlated proportions
+        or percentages, Psychometrika 12(2), 153-157: binomial with a share of one half.
+        """
+        total, fewer = self.better + self.worse, min(self.better, self.worse)
+        logs = [math.lgamma(total + 1) - math.lgamma(k + 1) - math.lgamma(total - k + 1) for k in range(fewer + 1)]
+        return min(1.0, 2 * math.fsum(math.exp(log - total * math.log(2)) for log in logs))
+
+
+@dataclass(frozen=True, eq=False)
+class LabelJudgement:
+    """The model and the baselines on the same rows."""
+
+    scores: Mapping[str, LabelScores]
+    """The model's under `MODEL`, first."""
+    best: str | None
+    """The baseline with the highest accuracy, the first of equal ones; None without baselines or rows."""
+    comparison: Paired | None
+    """The model beside that baseline."""
+
+    @property
+    def model(self) -> LabelScores:
+        return self.scores[MODEL]
+
+    def metrics(self) -> dict[str, dict[str, float]]:
+        """Predictor -> metric -> value."""
+        return {name: scores.metrics() for name, scores in self.scores.items()}
+
+
+def judge(
+    predictions: Mapping[str, Floats], truth: Ints, classes: tuple[str, ...], unseen: Mapping[str, int] = NONE_UNSEEN
+) -> LabelJudgement:
+    """Score the probabilities [R, K] of each predictor, among them `MODEL`; the other arguments as `score` has them."""
+    names = sorted(predictions, key=lambda name: name != MODEL)
+    scores = {name: score(predictions[name], truth, classes, unseen) for name in names}
+    if len(names) < 2 or not scores[MODEL].n_rows:
+        return LabelJudgement(scores, None, None)
+    best = max(names[1:], key=lambda name: scores[name].accuracy)
+    labelled = truth >= 0
+    own, other = (predictions[name][labelled].argmax(axis=1) == truth[labelled] for name in (MODEL, best))  # [R']
+    return LabelJudgement(scores, best, Paired(int((own & ~other).sum()), int((other & ~own).sum())))
+
+
+def worse_labels(metrics: Table, baseline: str) -> str:
+    """Why the model is worse than this baseline, "" where it is not, by accuracy."""
+    model, figure = metrics.get(MODEL, {}).get("accuracy"), metrics.get(baseline, {}).get("accuracy")
+    if model is None or figure is None or not model < figure:
+        return ""
+    return f"{MODEL} is worse than {baseline} (accuracy {model:.3f} against {figure:.3f})."
 
 
 def majority(train_truth: Ints, n_rows: int, n_classes: int) -> Floats:
