@@ -60,7 +60,7 @@ def main() -> None:
     begin = datetime(2024, 5, 1, 10)
     with Path(__file__).with_name("gestures.csv").open("w", encoding="utf-8", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
-        table.writerow(["recording", "timestamp", "acc_x", "acc_y", "gyro_z", "hand", "gesture"])
+        table.writerow(["series_id", "timestamp", "acc_x", "acc_y", "gyro_z", "hand", "gesture"])
         for number, place in enumerate(random.permutation(len(gestures)).tolist(), start=1):
             hand = HANDS[int(random.integers(2))]
             readings = recording(gestures[place], hand, random)
