@@ -64,9 +64,7 @@ def refuse_forecasting(given: Collection[str], label: str) -> None:
 
 def refuse_command(command: str, path: Path | str, instead: str) -> UsageError:
     """The error for a command that labels do not have."""
-    return UsageError(
-        f"{command} is for forecasts, and {path} is about labels.", hint=instead, code="not_for_labels"
-    )
+    return UsageError(f"{command} is for forecasts, and {path} is about labels.", hint=instead, code="not_for_labels")
 
 
 def each_of(every_row: bool) -> Each:
@@ -249,9 +247,7 @@ def read_labelled(sources: list[str], data: DataConfig, reading: ReadingConfig, 
     return panel
 
 
-def read_for(
-    saved: checkpoints.Checkpoint, sources: list[str], reading: ReadingConfig, messages: Messages
-) -> Panel:
+def read_for(saved: checkpoints.Checkpoint, sources: list[str], reading: ReadingConfig, messages: Messages) -> Panel:
     """Read DATA as a model of labels reads it, and say what was understood."""
     panel = read_panel(sources, saved.data_config, saved.reading(reading), stored=saved.stored)
     for text in panel.notes:
@@ -286,4 +282,3 @@ def finished(document: dict[str, Any], messages: Messages) -> dict[str, Any]:
     from stacklstm_cli.cli.runs import finished as end  # which imports this module
 
     return end(document, messages)
-

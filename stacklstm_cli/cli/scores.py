@@ -185,6 +185,10 @@ def against(
     require_files(sources)
     written = open_saved(forecast)
     saved = None if path is None else checkpoints.load(path)
+    if saved is not None and saved.spec.labels is not None:
+        from stacklstm_cli.cli.labelling import refuse_command
+
+        raise refuse_command("--against", str(path), "Score its labels by evaluate without --against.")
     if saved is None:
         panel = read_actuals(sources, written, reading)
     else:

@@ -64,8 +64,8 @@ def series_labels(panel: Panel) -> Ints:
         if held.size > 1:
             first, second = (panel.classes[number] for number in held[:2])
             raise DataError(
-                f"series {panel.name(index)!r}: its label {panel.columns.targets[0]!r} is {first!r} and {second!r}; this "
-                "model gives one label to a whole series.",
+                f"series {panel.name(index)!r}: its label {panel.columns.targets[0]!r} is {first!r} and {second!r}; "
+                "this model gives one label to a whole series.",
                 hint="Mend the labels, or train a model on rows with labels of their own.",
                 code="labels_change",
             )

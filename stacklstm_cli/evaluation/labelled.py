@@ -1,7 +1,7 @@
 """Labels of a panel, judged: which series or rows have one, and what the baselines say of them.
 
-A model file holds no training rows. So the nearest neighbours are found among the very series that are judged, in folds:
-each from the others.
+A model file holds no training rows. So the nearest neighbours are found among the very series that are judged,
+in folds: each from the others.
 
 Shape letters: N series, R rows, K classes, C features.
 """
@@ -42,16 +42,16 @@ def judge_labels(classifier: Classifier, panel: Panel, counts: Sequence[int]) ->
     place = np.full(truth.size, -1)
     place[held] = np.arange(held.size) % FOLDS
     folds = [np.where((place == fold) | (place < 0), -1, known) for fold in range(FOLDS)]
-    near = neighbours(panel, labels.every_row, folds, [np.flatnonzero(place == fold) for fold in range(FOLDS)], n_classes)
+    near = neighbours(
+        panel, labels.every_row, folds, [np.flatnonzero(place == fold) for fold in range(FOLDS)], n_classes
+    )
     shares = majority(np.repeat(np.arange(n_classes), counts), held.size, n_classes)
     unseen = {name: int((truth == n_classes + at).sum()) for at, name in enumerate(panel.classes[n_classes:])}
     predictions = {MODEL: classifier.probabilities(panel)[held], MAJORITY: shares, NEAREST: near[held]}
     return judge(predictions, truth[held], labels.classes, unseen)
 
 
-def neighbours(
-    panel: Panel, every_row: bool, folds: Sequence[Ints], held: Sequence[Ints], n_classes: int
-) -> Floats:
+def neighbours(panel: Panel, every_row: bool, folds: Sequence[Ints], held: Sequence[Ints], n_classes: int) -> Floats:
     """[N, K] or [R, K] by the nearest neighbour: what each fold holds out, from what it has learned.
 
     For each fold `folds` [N] or [R] are the known classes, -1 for others, and `held` the places that it is asked for.

@@ -92,8 +92,9 @@ class LabelNetwork(nn.Module):
             parts.append(static.unsqueeze(1).expand(-1, spec.steps, -1) if labels.every_row else static)
         logits = self.head(self.dropout(torch.cat(parts, -1)))  # [B, (S,) rows * K]
         if not labels.every_row:
-            return (logits + self.bias).unsqueeze(1)  # [B, 1, K]
-        rows = logits.view(len(logits), -1, len(labels.classes))  # [B, S * P, K]
+            whole: Tensor = (logits + self.bias).unsqueeze(1)  # [B, 1, K]
+            return whole
+        rows: Tensor = logits.view(len(logits), -1, len(labels.classes))  # [B, S * P, K]
         return rows[:, -spec.context_length :] + self.bias  # [B, L, K]
 
     def pooled(self, outputs: Tensor, seen: Tensor) -> Tensor:
@@ -167,7 +168,8 @@ class Classifier:
         for places, found in self.parts(panel, wanted):
             np.add.at(total, places, found)
         with np.errstate(invalid="ignore"):
-            return total / total.sum(1, keepdims=True)
+            shares: Floats = total / total.sum(1, keepdims=True)
+        return shares
 
     def parts(self, panel: Panel, wanted: Flags | None) -> Iterator[tuple[Ints, Floats]]:
         """Places [...] and their probabilities [..., K] in one batch of windows after another."""
@@ -190,4 +192,3 @@ class Classifier:
             inside = places >= 0
             flat = (windows.offsets[series[part]].unsqueeze(1) + places)[inside]
             yield flat.cpu().numpy(), found[inside].cpu().numpy()
-

@@ -37,7 +37,7 @@ from stacklstm_cli.training.lessons import Lesson, Lessons
 from stacklstm_cli.training.loop import Fit, OnEvent, Schedule, Snapshot, fit, no_snapshots
 from stacklstm_cli.training.runtime import Clock, Interrupted
 
-MOST_FOLDS = 5
+MOST_FOLDS = 4
 LEAST_MEMBERS = 2
 """Series of a class, or rows of it, without which nothing of it could be held out."""
 HELD_OUT_ROWS = 0.25
@@ -49,6 +49,8 @@ ROWS_CONTEXT = 128
 MOST_CLASSES = 1000
 MANY_NUMBERS = 100
 """More distinct numbers than these as labels were rather meant to be forecast."""
+LEAST_CHANCE = 1e-12
+"""Smaller probabilities count as this one."""
 FOLD_SHARE = 0.5
 """Of a time limit, for the folds."""
 
@@ -94,9 +96,10 @@ class LabelPlan:
             else f"the last {HELD_OUT_ROWS:.0%} of the rows choose the steps"
         )
         return [
-            f"{scale}; {len(labels.classes)} classes ({of}): {shown}{rest}",
-            f"{spec.stack.explained()} over {reads}{beside}; {labels.members} networks averaged",
-            f"{folds}, {self.schedule.max_steps} at most of {self.schedule.batch_size} windows",
+            f"labels: {scale}",
+            f"classes: {len(labels.classes)} of {of}: {shown}{rest}",
+            f"network: {spec.stack.explained()} over {reads}{beside}; {labels.members} networks averaged",
+            f"training: {folds}, {self.schedule.max_steps} at most of {self.schedule.batch_size} windows",
         ]
 
 
@@ -128,7 +131,7 @@ def refuse_labels(panel: Panel, truth: Ints, every_row: bool) -> None:
     """Raise `DataError` for labels from which nothing could be learned, or of which nothing could be held out."""
     column, of = panel.columns.targets[0], "row" if every_row else "series"
     counts = np.bincount(truth[truth >= 0], minlength=len(panel.classes))
-    if are_numbers(panel.classes) and len(panel.classes) > MANY_NUMBERS or len(panel.classes) > MOST_CLASSES:
+    if (are_numbers(panel.classes) and len(panel.classes) > MANY_NUMBERS) or len(panel.classes) > MOST_CLASSES:
         numbers = "numbers" if are_numbers(panel.classes) else "texts"
         raise DataError(
             f"Column {column!r} holds {len(panel.classes):,} distinct {numbers}; expected a few classes, each of "
@@ -192,7 +195,7 @@ def network_spec(panel: Panel, config: ModelConfig, every_row: bool) -> NetworkS
         patch * label_row_width(inputs),
         layer_widths(config.hidden_size or (64,), config.layers),
         config.cell,  # type: ignore[arg-type]  # one of the option's choices
-        bidirectional=config.bidirectional or every_row,
+        bidirectional=True,  # a label is given once the whole series is known
         residual=config.residual,
         layer_norm=config.layer_norm,
         dropout=0.2 if config.dropout is None else config.dropout,
@@ -218,10 +221,10 @@ def network_spec(panel: Panel, config: ModelConfig, every_row: bool) -> NetworkS
     )
 
 
-FILTERS = (128, 256, 128)
-MEMBERS = 3
-STEPS = 600
-CHECKS = 20
+FILTERS = (64, 128, 64)
+MEMBERS = 5
+STEPS = 400
+CHECKS = 16
 
 
 def schedule(panel: Panel, spec: NetworkSpec, truth: Ints, training: TrainingConfig) -> Schedule:
@@ -232,7 +235,7 @@ def schedule(panel: Panel, spec: NetworkSpec, truth: Ints, training: TrainingCon
     steps = STEPS if training.epochs is None else training.epochs * epoch
     return Schedule(
         batch_size=batch,
-        learning_rate=training.learning_rate or 1e-3,
+        learning_rate=training.learning_rate or 2e-3,
         weight_decay=0.01 if training.weight_decay is None else training.weight_decay,
         grad_clip=training.grad_clip,
         max_steps=steps,
@@ -284,9 +287,7 @@ class LabelLessons(Lessons):
 class LabelTrainer:
     """One training, from the folds to the networks that are saved."""
 
-    def __init__(
-        self, panel: Panel, plan: LabelPlan, *, device: torch.device, clock: Clock, on_event: OnEvent
-    ) -> None:
+    def __init__(self, panel: Panel, plan: LabelPlan, *, device: torch.device, clock: Clock, on_event: OnEvent) -> None:
         self.panel, self.plan, self.device, self.clock, self.on_event = panel, plan, device, clock, on_event
         self.windows = LabelWindows(panel, plan.spec, device)
         self.origins = label_windows(panel.lengths, plan.spec)
@@ -303,7 +304,7 @@ class LabelTrainer:
             fits.append(self.fit(plan.folds[fold], fold, curve, f"fold {fold + 1}", FOLD_SHARE))
             curves.append(curve)
         steps, held, found = best_steps(curves, plan)
-        temperature = fit_temperature(np.log(np.maximum(found, 1e-12)), plan.truth[held]) if len(held) else 1.0
+        temperature = fit_temperature(np.log(np.maximum(found, LEAST_CHANCE)), plan.truth[held]) if len(held) else 1.0
         members: list[Fit] = []
         count = label_spec(plan.spec).members
         for member in range(count):
@@ -381,7 +382,9 @@ class LabelTrainer:
             seasonality=1,
             keys=panel.keys,
             spec=replace(plan.spec, labels=labels),
-            final={f"{place}.{name}": weight for place, one in enumerate(final) for name, weight in one.weights.items()},
+            final={
+                f"{place}.{name}": weight for place, one in enumerate(final) for name, weight in one.weights.items()
+            },
             trained_to=panel.ends,
             judged=None,
             judged_to=panel.ends,
@@ -431,7 +434,11 @@ class Curve:
 
 def best_steps(curves: list[Curve], plan: LabelPlan) -> tuple[int, Ints, Floats]:
     """The steps at which the folds together are least surprised, what they were judged on, and [held, K] what they
-    said of it. A fold that ended earlier stands with its last word."""
+    said of it. A fold that ended earlier stands with its last word.
+
+    What counts is the surprise that is left once the probabilities are calibrated: networks of few series grow too sure
+    of themselves long before they stop getting better.
+    """
     told = [curve for curve in curves if curve.found]
     if not told:
         return plan.schedule.max_steps, np.empty(0, dtype=np.int64), np.empty((0, len(plan.classes)))
@@ -443,8 +450,10 @@ def best_steps(curves: list[Curve], plan: LabelPlan) -> tuple[int, Ints, Floats]
         return np.concatenate(parts)  # [held, K]
 
     def surprise(steps: int) -> float:
-        chances = said(steps)[np.arange(truth.size), truth]
-        return float(-np.log(np.maximum(chances, 1e-12)) @ plan.weights[truth])
+        found = said(steps)
+        sure = softened(found, fit_temperature(np.log(np.maximum(found, LEAST_CHANCE)), truth))
+        chances = sure[np.arange(truth.size), truth]
+        return float(-np.log(np.maximum(chances, LEAST_CHANCE)) @ plan.weights[truth])
 
     steps = min(sorted({at for curve in told for at in curve.found}), key=surprise)
     return steps, held, said(steps)
@@ -452,8 +461,9 @@ def best_steps(curves: list[Curve], plan: LabelPlan) -> tuple[int, Ints, Floats]
 
 def softened(probabilities: Floats, temperature: float) -> Floats:
     """Probabilities [..., K] with their logarithms divided by a temperature."""
-    powers = np.maximum(probabilities, 1e-12) ** (1 / temperature)
-    return powers / powers.sum(-1, keepdims=True)
+    powers = np.maximum(probabilities, LEAST_CHANCE) ** (1 / temperature)
+    shares: Floats = powers / powers.sum(-1, keepdims=True)
+    return shares
 
 
 def set_statistics(network: LabelNetwork, panel: Panel, truth: Ints, every_row: bool) -> None:
@@ -466,4 +476,3 @@ def set_statistics(network: LabelNetwork, panel: Panel, truth: Ints, every_row: 
     for features, begin, end in ((network.past, 0, timed), (network.static, timed, len(mean))):
         features.mean.copy_(torch.as_tensor(mean[begin:end][features.numbers]))
         features.deviation.copy_(torch.as_tensor(deviation[begin:end][features.numbers]))
-
