@@ -158,6 +158,44 @@ def competition(name: str, horizon: int, season: int) -> Callable[[Path, Path, i
     return run
 
 
+def classified(name: str) -> Callable[[Path, Path, int], Cell]:
+    """One label per series, the archive's split: learned from the training file, scored once on the test file.
+
+    The accuracy is computed here from what `predict` writes for the test file without its labels; `evaluate` must
+    find the same.
+    """
+
+    def run(data: Path, folder: Path, seed: int) -> Cell:
+        source, test, model = data / f"{name}_train.csv", data / f"{name}_test.csv", str(folder / "m.safetensors")
+        _, seconds = stacklstm("train", str(source), "--label", "label", "-m", model, "--seed", str(seed))
+        table = pd.read_csv(test, dtype={"series_id": str, "label": str})
+        table.drop(columns="label").to_csv(folder / "unlabelled.csv", index=False)
+        begin = time.perf_counter()
+        stacklstm("predict", str(folder / "unlabelled.csv"), "-m", model, "-o", str(folder / "p.csv"))
+        predicting = time.perf_counter() - begin
+        predicted = pd.read_csv(folder / "p.csv", dtype={"series_id": str, "label": str}).set_index("series_id")[
+            "label"
+        ]
+        truth = table.groupby("series_id", sort=False)["label"].first()
+        accuracy = float((predicted.reindex(truth.index) == truth).mean())
+        text, _ = stacklstm("evaluate", str(test), "-m", model, "--format", "json")
+        metrics = json.loads(text)["metrics"]
+        if abs(metrics["stacklstm"]["accuracy"] - accuracy) > 1e-9:
+            sys.exit(f"{name}: evaluate says {metrics['stacklstm']['accuracy']}, the predictions {accuracy}")
+        return {
+            "accuracy": accuracy,
+            "macro_f1": metrics["stacklstm"]["macro_f1"],
+            "log_loss": metrics["stacklstm"]["log_loss"],
+            "calibration_error": metrics["stacklstm"]["calibration_error"],
+            "nearest_neighbour": metrics["nearest_neighbour"]["accuracy"],
+            "series": len(truth),
+            "seconds": seconds,
+            "predict_seconds": predicting,
+        }
+
+    return run
+
+
 def m4_scores(train: pd.DataFrame, test: pd.DataFrame, forecast: np.ndarray, season: int) -> Cell:
     """sMAPE (0 to 200) and MASE, mean over the horizon and then over the series."""
     smapes, mases = [], []
@@ -206,6 +244,12 @@ COMPETITIONS = [
     ("m4_monthly", "m4/m4_monthly", 18, 12, "OWA <= .83, 120 s"),
     ("m3_monthly", "m3_tourism/m3_monthly", 18, 12, "sMAPE <= 14.2, 120 s"),
 ]
+CLASSIFICATION = [
+    # name, target
+    ("JapaneseVowels", "accuracy >= .98, 300 s"),
+    ("ItalyPowerDemand", "accuracy >= .96, 300 s"),
+    ("BasicMotions", "accuracy 1.00, 300 s"),
+]
 TASKS = [
     Task("air12", ("univariate/airpassengers.csv",), rolling("univariate/airpassengers.csv", 12, 1), "sMAPE < 5"),
     *(
@@ -231,6 +275,15 @@ TASKS = [
     *(
         Task(name, (f"{file}_train.csv.gz", f"{file}_test.csv"), competition(file, horizon, season), target)
         for name, file, horizon, season, target in COMPETITIONS
+    ),
+    *(
+        Task(
+            name.lower(),
+            tuple(f"classification/{name}_{part}.csv" for part in ("train", "test")),
+            classified(f"classification/{name}"),
+            target,
+        )
+        for name, target in CLASSIFICATION
     ),
 ]
 

@@ -141,6 +141,7 @@ class DataConfig(Checked):
     past: tuple[str, ...] = option((), "Covariates known up to now only, numbers or text; several as a,b.")
     known: tuple[str, ...] = option((), "Covariates known for the future too, numbers or text; several as a,b.")
     static: tuple[str, ...] = option((), "Covariates that never change within a series, numbers or text.")
+    label: str | None = option(None, "Column of classes to learn: one for each series, or one for each row.")
     freq: str | None = option(
         None, "Step between rows: 15min, h, D, B, W-SUN, MS, ME, QS, YS, or a whole number.", unset=FOUND
     )
@@ -263,6 +264,9 @@ class TrainingConfig(Checked):
         None, "Last rows of each series kept to judge the model; 0 skips judging.", minimum=0, unset=FOUND
     )
     refit: bool = option(True, "Refit on all rows after judging, for the number of steps found.")
+    class_weights: str = option(
+        "none", "With --label: balanced counts every class alike, however rare.", choices=("none", "balanced")
+    )
     seed: int = option(0, "Seed of everything random.", minimum=0, maximum=2**63 - 1)
 
 

@@ -78,6 +78,8 @@ class Chart:
     """Whether the vertical axis begins at 0."""
     square: bool = False
     """Whether both axes are equal: shares over shares."""
+    says: str = "the share of values they held"
+    """What the numbers of a square chart are, where they are told in words."""
 
     @property
     def heights(self) -> tuple[float, float]:
@@ -102,6 +104,23 @@ class Chart:
 
 
 @dataclass(frozen=True, eq=False)
+class Matrix:
+    """Counts of what was true by what was predicted; the first rows are the classes of the columns."""
+
+    title: str
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+    counts: Ints
+    """[rows, columns]"""
+
+    @property
+    def shares(self) -> Floats:
+        """[rows, columns] of each row's total; 0 in an empty row."""
+        shares: Floats = self.counts / np.maximum(self.counts.sum(axis=1, keepdims=True), 1)
+        return shares
+
+
+@dataclass(frozen=True, eq=False)
 class Picture:
     """Charts that belong together."""
 
@@ -112,6 +131,8 @@ class Picture:
     beside: tuple[Chart, ...] = ()
     left_out: str = ""
     """What had no room, for a person; "" where everything is drawn."""
+    matrix: Matrix | None = None
+    """What stands beside the one chart of `beside`, where labels were predicted; then there are no `charts`."""
 
 
 def forecast_picture(panel: Panel, frame: pd.DataFrame, horizon: int, seasonality: int, model: str) -> Picture:

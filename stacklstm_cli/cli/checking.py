@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from stacklstm_cli.cli import estimate, survey
+from stacklstm_cli.cli import estimate, labelling, survey
 from stacklstm_cli.cli.documents import SCHEMA
 from stacklstm_cli.cli.messages import Messages, is_terminal
 from stacklstm_cli.cli.options import Typed
 from stacklstm_cli.cli.report import check_output, to_terminal, write_check
-from stacklstm_cli.cli.runs import finished
+from stacklstm_cli.cli.runs import finished, refuse_label_options
 from stacklstm_cli.cli.searching import announced, entries_of, plan_search
 from stacklstm_cli.cli.wording import advice, described
 from stacklstm_cli.config import (
@@ -41,6 +41,7 @@ from stacklstm_cli.errors import StacklstmError
 from stacklstm_cli.training import runtime as machine
 from stacklstm_cli.training.defaults import Plan, resolve
 from stacklstm_cli.training.fitting import Trainer, describe, out_of_bounds
+from stacklstm_cli.training.labels import plan_labels
 from stacklstm_cli.training.lessons import Lessons
 
 
@@ -59,6 +60,10 @@ def check(
     """Write what was found; then raise what `train` would."""
     check_output(output, *sources)
     entries = entries_of(search, typed)
+    if data.label is None:
+        refuse_label_options(typed)
+    else:
+        labelling.refuse_forecasting({*typed, *(["search"] if entries else [])}, data.label)
     stdin = sys.stdin.buffer.read() if "-" in sources else b""
     document: dict[str, Any] = {"schema": SCHEMA, "command": "check", "status": "ok"}
     refused: StacklstmError | None = None
@@ -103,6 +108,9 @@ def _findings(
     sample = _sample(sources, reading, stdin) if whole else {}
     understood = _understood(panel, sample)
     yield {"data": {"files": files} | describe(panel) | {"sha256": panel.sha256}} | understood
+    if data.label is not None:
+        yield {"plan": labelling.planned(plan_labels(panel, network, training))}
+        return
     plan = resolve(panel, network, training, metrics)
     planned = _planned(plan)
     if entries:
@@ -141,6 +149,8 @@ def _understood(panel: Panel, sample: Mapping[str, Words]) -> dict[str, Any]:
     """What the files were understood to be."""
     columns = survey.column_facts(panel, sample)
     roles: dict[str, list[str]] = {role: [] for role in ("time", "id", "target", "past", "known", "static", "ignored")}
+    if panel.classes:
+        roles["label"] = []
     for column in columns:
         roles[column["role"]].append(column["name"])
     return {

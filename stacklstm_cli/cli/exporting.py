@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from stacklstm_cli.cli.labelling import refuse_command
 from stacklstm_cli.cli.messages import Messages
 from stacklstm_cli.cli.report import check_output, number, write_check
 from stacklstm_cli.cli.runs import finished, read
@@ -29,6 +30,8 @@ def export(path: Path, comparison: ExportConfig, output: OutputConfig, messages:
     require_files(sources)
     machine.prepare(RuntimeConfig(device="cpu"))
     saved = checkpoints.load(path)
+    if saved.spec.labels is not None:
+        raise refuse_command("export", path, "Its labels come from predict.")
     panels = {"random windows": random_panel(saved)}
     if sources:
         panels[sources[0]] = read(sources, saved.data_config, ReadingConfig(), messages, saved, path)

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import pandas
 
 _HIGHER_IS_BETTER = ("accuracy", "balanced_accuracy", "macro_f1")
+_MOST_CLASSES, _MOST_MISTAKES = 20, 15
+"""Of more classes the commonest mistakes are listed in place of the whole confusion matrix."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,6 +122,50 @@ def step_grid(document: Mapping[str, Any]) -> tuple[str, Grid]:
     rows = [[one["step"], *(one["metrics"][model].get(metric) for model in models)] for one in steps]
     best = {(place, 1 + at) for place, row in enumerate(rows) for at in best_of(metric, row[1:])}
     return metric, Grid(["step", *models], rows, best=frozenset(best))
+
+
+def label_grids(document: Mapping[str, Any]) -> list[tuple[Grid, str]]:
+    """The table of classes and that of the confusion matrix, for people, each with what to say below it.
+
+    None where no labels were predicted.
+    """
+    if not document.get("confusion"):
+        return []
+    confusion = document["confusion"]
+    several = len(confusion["true"]) > _MOST_CLASSES
+    return [(class_grid(document["per_class"]), ""), mistakes_grid(confusion) if several else confusion_grid(confusion)]
+
+
+def class_grid(per_class: Sequence[Mapping[str, Any]]) -> Grid:
+    """A row per class: how many rows are of it, and how well they are found."""
+    names = ("support", "precision", "recall", "f1")
+    return Grid(("class", *names), [[one["class"], *(one[name] for name in names)] for one in per_class])
+
+
+def confusion_grid(confusion: Mapping[str, Any]) -> tuple[Grid, str]:
+    """True classes down, predicted ones across; a dot for none, what is right is marked."""
+    rows = [
+        [name, *(count or "." for count in line)]
+        for name, line in zip(confusion["true"], confusion["counts"], strict=True)
+    ]
+    right = frozenset((place, place + 1) for place in range(len(confusion["predicted"])))
+    grid = Grid(("true \\ predicted", *confusion["predicted"]), rows, best=right)
+    return grid, "confusion matrix: true classes down, predicted ones across"
+
+
+def mistakes_grid(confusion: Mapping[str, Any]) -> tuple[Grid, str]:
+    """The commonest mistakes, the most frequent first."""
+    found = [
+        [true, predicted, count]
+        for true, line in zip(confusion["true"], confusion["counts"], strict=True)
+        for predicted, count in zip(confusion["predicted"], line, strict=True)
+        if true != predicted and count
+    ]
+    found.sort(key=lambda one: -one[2])
+    shown = found[:_MOST_MISTAKES]
+    total = sum(count for _, _, count in found)
+    said = f"{sum(row[2] for row in shown):,} of {total:,} mistakes; the whole confusion matrix with --format json"
+    return Grid(("true", "predicted", "rows"), shown, keys=2), said if total else "no mistakes"
 
 
 def frame_grid(frame: pandas.DataFrame) -> Grid:

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from rich.cells import cell_len
 
 from stacklstm_cli.cli.axes import number_ticks, value_range
-from stacklstm_cli.cli.charts import OFF_THE_SCALE, Chart, Line, Picture, shortened
+from stacklstm_cli.cli.charts import OFF_THE_SCALE, Chart, Line, Matrix, Picture, shortened
 from stacklstm_cli.data.panel import Floats
 from stacklstm_cli.evaluation.verdict import MODEL
 
@@ -91,6 +91,8 @@ METADATA = {
 }
 """What would differ from day to day, or from one version of matplotlib to the next, is left out."""
 DPI = 150
+MOST_COUNTED, MOST_NAMED, LONGEST_NAME = 25, 60, 16
+"""Classes up to which the cells of a matrix have numbers and its sides names; characters of a name."""
 TITLE_HEIGHT, LEGEND_ROW = 0.75, 0.19
 """Inches of the title of a picture with what was drawn, and of a row of a legend."""
 
@@ -130,7 +132,8 @@ def imported() -> ModuleType:
 def picture_bytes(picture: Picture, suffix: str) -> bytes:
     """The picture as a file ending in `suffix`, one of `SUFFIXES`; equal pictures give equal bytes."""
     with drawing(8.0 if len(picture.charts) > 8 else 9.0):
-        return saved(figure_of(picture), suffix)
+        figure = figure_of(picture) if picture.matrix is None else figure_of_matrix(picture, picture.matrix)
+        return saved(figure, suffix)
 
 
 def chart_svg(chart: Chart, width: float, height: float) -> str:
@@ -179,6 +182,57 @@ def figure_of(picture: Picture) -> Figure:
     if lower:
         legend_of(figure, lower, "lower center", (0.5, 0.05 / height), beneath)
     return figure
+
+
+def figure_of_matrix(picture: Picture, matrix: Matrix) -> Figure:
+    """A matrix and the chart beside it under the title of their picture. To be called within `drawing`."""
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    side = min(max(3.4, 0.34 * len(matrix.rows)), 9.0)
+    width, height = side + 5.6, side + 0.6 + TITLE_HEIGHT + 2 * LEGEND_ROW
+    figure = Figure(figsize=(width, height))
+    grid = figure.add_gridspec(1, 2, width_ratios=[side + 1.2, 4.4])
+    draw_matrix(figure.add_subplot(grid[0, 0]), matrix, side)
+    beside = figure.add_subplot(grid[0, 1])
+    draw(beside, picture.beside[0], 4.4)
+    beside.set_box_aspect(1)
+    bottom = 2 * LEGEND_ROW / height
+    area = (0, bottom, 1, 1 - TITLE_HEIGHT / height - bottom)
+    figure.set_layout_engine(ConstrainedLayoutEngine(rect=area, h_pad=0.06, w_pad=0.06))
+    title(figure, picture, width, height)
+    shape = legend_shape(entries([beside]), width)
+    legend_of(figure, [beside], "lower center", (0.5, 0.05 / height), shape[0])
+    return figure
+
+
+def draw_matrix(axes: Axes, matrix: Matrix, side: float) -> None:
+    """Cells shaded by their share of the row: what is right in blue, mistakes in vermillion; `side` in inches."""
+    from matplotlib.colors import to_rgb
+
+    down, across = matrix.counts.shape
+    right = np.eye(down, across, dtype=bool)
+    shades = np.where(right, matrix.shares, matrix.shares**0.5)  # few mistakes shall be seen as well
+    colours = np.where(right[:, :, None], to_rgb(BLUE), to_rgb(VERMILLION))  # [rows, columns, 3]
+    colours = 1 - shades[:, :, None] * (1 - colours)
+    axes.pcolormesh(np.arange(across + 1), np.arange(down + 1), colours)
+    for row, column in np.argwhere(matrix.counts > 0).tolist() if max(down, across) <= MOST_COUNTED else []:
+        ink = PAPER if shades[row, column] > 0.55 else INK
+        size = 9 if side / max(down, across) > 0.3 else 7
+        count = f"{matrix.counts[row, column]:,}"
+        axes.text(column + 0.5, row + 0.5, count, ha="center", va="center", color=ink, size=size)
+    apart = max(1, -(-max(down, across) // MOST_NAMED))
+    names = [shortened(name, LONGEST_NAME) for name in matrix.rows]
+    tilted = sum(map(cell_len, names[:across])) * 0.075 > side
+    axes.set(xlim=(0, across), ylim=(down, 0), xlabel="predicted", ylabel="true", aspect="equal")
+    axes.set_xticks(np.arange(0, across, apart) + 0.5, names[:across:apart], rotation=45 if tilted else 0)
+    axes.set_yticks(np.arange(0, down, apart) + 0.5, names[::apart])
+    if tilted:
+        for label in axes.get_xticklabels():
+            label.set(ha="right", rotation_mode="anchor")
+    axes.tick_params(length=0)
+    axes.grid(visible=False)
+    axes.set_title(matrix.title, size=9, pad=4)
 
 
 def title(figure: Figure, picture: Picture, width: float, height: float) -> None:
@@ -300,7 +354,8 @@ def set_limits(axes: Axes, chart: Chart, width: float) -> None:
     margin = 0.015 * (right - left) or 0.5
     if chart.square:
         axes.set(xlim=(0, 103), ylim=(0, 103))
-        for x, y in [point for line in chart.lines if line.role == MODEL for point in zip(line.x, line.y, strict=True)]:
+        own = [point for line in chart.lines if line.role == MODEL for point in zip(line.x, line.y, strict=True)]
+        for x, y in own if not chart.bands else []:
             if np.isfinite(y):
                 axes.annotate(f"{y:.0f}", (x, y), (-6, 4), textcoords="offset points", ha="right", color=BLUE)
         ticks = chart.axis.ticks(0, 100, 6)

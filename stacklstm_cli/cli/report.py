@@ -25,6 +25,7 @@ from stacklstm_cli.cli.grids import (
     field_text,
     flat,
     frame_grid,
+    label_grids,
     metrics_grid,
     plain,
     search_grid,
@@ -105,7 +106,8 @@ def write_document(document: Mapping[str, Any], output: OutputConfig, *, brief: 
         _write_human(_document_text({"verdict": document["verdict"]} if brief else document, output), output)
     elif form == "markdown":
         verdict = document.get("verdict")
-        _write_text((f"{verdict}\n\n" if verdict else "") + _markdown(whole_grid(document)), output)
+        tables = [whole_grid(document), *(grid for grid, _ in label_grids(document))]
+        _write_text((f"{verdict}\n\n" if verdict else "") + "\n".join(map(_markdown, tables)), output)
     elif form == "csv":
         _write_text(_csv(whole_grid(document)), output)
     else:
@@ -245,6 +247,7 @@ def _document_text(document: Mapping[str, Any], output: OutputConfig) -> str:
         table = _table(metrics_grid([((), document["metrics"])], keys=("model",)), output)
         below = caption(document.get("backtest") or {})
         parts.append(table + (wrapped(below, width) + "\n" if below else ""))
+    parts += [_table(grid, output) + (f"{said}\n" if said else "") for grid, said in label_grids(document)]
     if document.get("search"):
         parts.append(_searched_text(document["search"], output))
     if document.get("per_series"):

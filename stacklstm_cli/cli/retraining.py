@@ -18,6 +18,7 @@ import torch
 
 from stacklstm_cli.cli.documents import envelope
 from stacklstm_cli.cli.grids import plain
+from stacklstm_cli.cli.labelling import refuse_command
 from stacklstm_cli.cli.messages import Messages
 from stacklstm_cli.cli.options import Overrides
 from stacklstm_cli.cli.progress import TrainingProgress
@@ -127,6 +128,8 @@ def work(
     with clock.interruptible():
         require_files(sources)
         champion = checkpoints.load(path)
+        if champion.spec.labels is not None:
+            raise refuse_command("retrain", path, "Train again on all series: stacklstm train DATA --label COLUMN.")
         panel = read(sources, champion, reading, messages)
         changed = promotion.look(champion, panel)
     tell_changes(changed, champion, panel, messages)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,14 @@ def train(
     clock: machine.Clock,
 ) -> int:
     """Train, save, report; returns the exit status. What is written may not be what is read."""
+    if data.label is not None:
+        with clock.interruptible():
+            from stacklstm_cli.cli import labelling
+        given = {*typed, *(["search"] if entries_of(search, typed) else [])}
+        return labelling.train(
+            *(sources, path, data, reading, network, training, run, runtime, output, pictures, messages, given, clock)
+        )
+    refuse_label_options(typed)
     with clock.interruptible():
         from stacklstm_cli.training.defaults import resolve
         from stacklstm_cli.training.fitting import Trainer
@@ -149,6 +158,13 @@ def predict(
     refuse_ignored(config, pictures)
     require_files([*sources, *future])
     saved = checkpoints.load(path)
+    if saved.spec.labels is not None:
+        from stacklstm_cli.cli import labelling
+
+        panel = labelling.read_for(saved, sources, reading, messages)
+        given = labelling.differing(config, pictures)
+        labelling.predict(saved, panel, path, device, given, output, messages)
+        return
     panel = read(sources, saved.data_config, reading, messages, saved, path, config.future)
     horizon = config.horizon or saved.spec.horizon
     forecaster = saved.forecaster(device)
@@ -170,6 +186,21 @@ def predict(
 
     with drawn(pictures, messages, picture):
         write_forecast(frame, output, finished(forecast_document(path, panel, saved), messages))
+
+
+LABELS_ONLY = ("class_weights",)
+"""Options that mean nothing without --label."""
+
+
+def refuse_label_options(given: Collection[str]) -> None:
+    """Raise `UsageError` for an option of labels where none are learned."""
+    for name in LABELS_ONLY:
+        if name in given:
+            raise UsageError(
+                f"{option_name(name)} is about labels, and no --label is named.",
+                hint="Name the column of classes with --label, or leave the option out.",
+                code="label_missing",
+            )
 
 
 def refuse_ignored(config: ForecastConfig, pictures: PictureConfig) -> None:

@@ -81,6 +81,13 @@ def evaluate(
         check_forecasts(config.forecasts, path, *sources, *([output.output] if output.output else []))
     require_files(sources)
     saved = checkpoints.load(path)
+    if saved.spec.labels is not None:
+        from stacklstm_cli.cli import labelling
+
+        panel = labelling.read_for(saved, sources, reading, messages)
+        given = labelling.differing(config, metrics) - {"in_sample"}
+        labelling.evaluate(saved, panel, path, device, given, output, pictures, messages)
+        return
     panel = read(sources, saved.data_config, reading, messages, saved, path)
     if config.forecasts is not None:
         refuse_backtest_clash(panel)
@@ -178,6 +185,10 @@ def against(
     require_files(sources)
     written = open_saved(forecast)
     saved = None if path is None else checkpoints.load(path)
+    if saved is not None and saved.spec.labels is not None:
+        from stacklstm_cli.cli.labelling import refuse_command
+
+        raise refuse_command("--against", str(path), "Score its labels by evaluate without --against.")
     if saved is None:
         panel = read_actuals(sources, written, reading)
     else:

@@ -129,7 +129,9 @@ def column_facts(panel: Panel, sample: Mapping[str, Words]) -> list[dict[str, An
         {"name": name, "role": "id", "kind": "names", "different": len({key[at] for key in panel.keys})}
         for at, name in enumerate(roles.ids)
     ]
-    for name in roles.targets:
+    if panel.classes:
+        facts.append({"name": roles.targets[0], "role": "label", "kind": "categories", "different": len(panel.classes)})
+    for name in () if panel.classes else roles.targets:
         values = panel.values if roles.layout != "wide" else _values_of(panel, name)
         facts.append({"name": name, "role": "target", **(_numbers(values) if values.size else {"kind": "empty"})})
     for role, cells in (("past", panel.timed), ("known", panel.timed), ("static", panel.static)):

@@ -13,7 +13,7 @@ import numpy as np
 from rich.cells import cell_len
 
 from stacklstm_cli.cli.axes import Axis, Tick, number_ticks, value_range
-from stacklstm_cli.cli.charts import Band, Chart, Line, Picture, shortened
+from stacklstm_cli.cli.charts import Band, Chart, Line, Matrix, Picture, shortened
 from stacklstm_cli.cli.messages import wrapped
 from stacklstm_cli.data.panel import Floats
 from stacklstm_cli.evaluation.verdict import MODEL
@@ -146,7 +146,8 @@ def text_of(picture: Picture, width: int, height: int, styled: bool, encoding: s
     unicode = can_show(encoding)
     parts = [wrapped(f"{picture.title}: {picture.subtitle}", width)]
     parts += [text for chart in shown for text in chart_lines(chart, width, rows, styled, unicode)]
-    parts += [key(shown, width, styled, unicode)]
+    parts += [key(shown, width, styled, unicode)] if shown else []
+    parts += matrix_lines(picture.matrix, width, styled) if picture.matrix is not None else []
     for chart in picture.beside:
         parts += ["", *(shares(chart, width) if chart.square else chart_lines(chart, width, SMALL, styled, unicode))]
         parts += [] if chart.square else [key([chart], width, styled, unicode)]
@@ -276,9 +277,31 @@ def shares(chart: Chart, width: int) -> list[str]:
     size = max(len(line.label) for line in named)
     nominal = named[0].x
     shown = np.linspace(0, nominal.size - 1, min(nominal.size, max((width - size) // 10, 1))).round().astype(int)
-    head = " " * size + "".join(f"{f'{level:g} %':>10}" for level in nominal[shown].tolist())
+    head = " " * size + "".join(f"{f'{round(level, 2):g} %':>10}" for level in nominal[shown].tolist())
     rows = [
         f"{line.label:<{size}}" + "".join(f"{'' if np.isnan(y) else f'{y:.1f} %':>10}" for y in line.y[shown].tolist())
         for line in named
     ]
-    return [wrapped(f"{chart.title}: the share of values they held", width), head, *rows]
+    return [wrapped(f"{chart.title}: {chart.says}", width), head, *rows]
+
+
+def matrix_lines(matrix: Matrix, width: int, styled: bool) -> list[str]:
+    """Counts in cells that are as wide as the longest name they have room for; what is right is painted."""
+    down, across = matrix.counts.shape
+    digits = len(str(int(matrix.counts.max(initial=0))))
+    longest = min(max(map(cell_len, matrix.rows), default=1), max(width // 4, 4))
+    cell = max(digits, min(longest, (width - longest) // max(across, 1) - 2)) + 2
+    shown = min(across, (width - longest) // cell)
+    head = " " * longest + "".join(aligned(shortened(name, cell - 2), cell) for name in matrix.columns[:shown])
+    lines = [matrix.title + ": true down, predicted across", head]
+    for row in range(down):
+        cells = [f"{count or '·':>{cell}}" for count in matrix.counts[row, :shown].tolist()]
+        if row < shown:
+            cells[row] = painted(cells[row], LINES[MODEL][0], styled)
+        name = shortened(matrix.rows[row], longest)
+        lines.append(name + " " * (longest - cell_len(name)) + "".join(cells))
+    return lines + ([f"the first {shown} of {across} classes across"] if shown < across else [])
+
+
+def aligned(text: str, room: int) -> str:
+    return " " * max(room - cell_len(text), 0) + text

@@ -10,12 +10,13 @@ from typing import Any
 
 from stacklstm_cli.cli.depths import depth_picture
 from stacklstm_cli.cli.documents import SCHEMA, judged
+from stacklstm_cli.cli.labelling import refuse_command
 from stacklstm_cli.cli.messages import Messages
 from stacklstm_cli.cli.options import Typed
 from stacklstm_cli.cli.pictures import check_pictures, drawn
 from stacklstm_cli.cli.progress import TrainingProgress
 from stacklstm_cli.cli.report import check_output, refuse_overwriting, write_search
-from stacklstm_cli.cli.runs import finished, read
+from stacklstm_cli.cli.runs import finished, read, refuse_label_options
 from stacklstm_cli.cli.searching import Found, chosen_configs, entries_of, plan_search, run_search
 from stacklstm_cli.config import (
     DataConfig,
@@ -64,6 +65,10 @@ def tune(
 
     Returns the exit status.
     """
+    if data.label is not None:
+        instead = "Train with --label; --layers and --cell are yours to set."
+        raise refuse_command("tune", f"--label {data.label}", instead)
+    refuse_label_options(typed)
     with clock.interruptible():
         device = machine.prepare(runtime)
     kept = [study.study] if study.study is not None and "://" not in study.study else []

@@ -86,7 +86,7 @@ def duration(seconds: float) -> str:
 
 def _columns(columns: Sequence[Mapping[str, Any]]) -> Iterator[Row]:
     """A row for each column with a role, which stands before the first of it; then the ignored ones."""
-    for role in ("time", "id", "target", "past", "known", "static"):
+    for role in ("time", "id", "target", "label", "past", "known", "static"):
         mine = [column for column in columns if column["role"] == role]
         texts = [f"{column['name']}{_kind(column)}" for column in mine[:COLUMNS_SHOWN]]
         if len(mine) > COLUMNS_SHOWN:

@@ -77,6 +77,8 @@ class Found:
     """Columns that would make regular series, if they named them."""
     split_way: str = ""
     """What to type where the time may be split over columns that are not taken for it; "" where it is not."""
+    classes: tuple[str, ...] | None = None
+    """None where values are forecast; where the target is a label, the classes of the model, () at training."""
 
     @property
     def ways(self) -> tuple[str, ...]:
@@ -122,8 +124,10 @@ class _Search:
         self.formats = tuple(formats)
         self.notes: list[str] = []
         self.named = {name: self._places(name, getattr(config, name)) for name in ROLES}
+        self.named["label"] = self._places("label", [config.label] if config.label is not None else [])
         self._refuse_two_roles()
-        self.reserved = {at for name in ROLES if name != "time" for at in self.named[name]}
+        self._refuse_beside_label()
+        self.reserved = {at for name, places in self.named.items() if name != "time" for at in places}
         self.sample = Sample.of(header, frame)
         self.words = self.sample.words
         self.kinds = self.sample.kinds
@@ -144,6 +148,8 @@ class _Search:
             )
         if not time:
             self.notes.append("No time column found: rows are steps 0, 1, 2 …")
+        if self.named["label"]:
+            self._find_features({*time, *ids})
         covariates = [*self.named["past"], *self.named["known"], *self.named["static"]]
         layout, targets = self._targets(time, ids, {*time, *ids, *covariates})
         taken = {*time, *ids, *covariates, *targets}
@@ -158,7 +164,7 @@ class _Search:
         able = [at for at in range(len(self.header)) if at not in {*time, *ids, *covariates}]
         possible = possible_ids(self.sample, time, able, self.formats)
         notes = tuple(self.notes)
-        return Found(columns, tuple(ignored), notes, kinds, possible, way)
+        return Found(columns, tuple(ignored), notes, kinds, possible, way, () if self.named["label"] else None)
 
     def _places(self, role: str, names: Sequence[str]) -> list[int]:
         """Where the columns named for one role stand, each once. Raises `UsageError`."""
@@ -177,6 +183,35 @@ class _Search:
                         code="role_conflict",
                     )
                 roles[at] = role
+
+    def _refuse_beside_label(self) -> None:
+        """Raise `UsageError` for roles that mean nothing where labels are learned."""
+        if not self.named["label"]:
+            return
+        for role, reason in (
+            ("target", "the label is what is learned"),
+            ("known", "nothing behind the last row of a series is asked for"),
+        ):
+            if self.named[role]:
+                raise UsageError(
+                    f"--{role} does not go with --label: {reason}.",
+                    hint="Name features with --past, or leave them out: every other column is one.",
+                    code="label_conflict",
+                )
+
+    def _find_features(self, taken: set[int]) -> None:
+        """Every column without another role is a feature, where none is named. Raises `DataError` without any."""
+        if not self.named["past"]:
+            others = [at for at in range(len(self.header)) if at not in taken | self.reserved]
+            self.named["past"] = [
+                at for at in others if self.kinds[at] != "empty" and not self.sample.is_row_number(at)
+            ]
+        if not self.named["past"]:
+            raise DataError(
+                f"No column is left to tell the labels by: {_listed(self.header)}.",
+                hint="Expected columns of features beside id, time and label; name them with --past.",
+                code="no_features",
+            )
 
     def _refuse_missing_header(self) -> None:
         def is_value(name: str) -> bool:
@@ -321,6 +356,8 @@ class _Search:
             if at not in taken and self.kinds[at] == "number" and not self.sample.is_row_number(at)
         ]
         targets = self.named["target"]
+        if self.named["label"]:
+            return ("long" if ids else "single"), self.named["label"]
         named_ids = _listed([self.header[at] for at in ids])
         if not targets:
             known = [at for name in TARGET_NAMES for at in self.sample.named(name) if at not in taken]

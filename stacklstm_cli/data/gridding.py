@@ -45,6 +45,8 @@ class Rows:
     """For each covariate: [rows] numbers, or which category it is; NaN is missing."""
     texts: tuple[bool, ...] = ()
     """For each covariate: whether it holds categories."""
+    classes: tuple[str, ...] = ()
+    """Labels whose numbers the values are; () where they are numbers themselves."""
 
     @property
     def count(self) -> int:
@@ -176,7 +178,7 @@ def _repeated(
     row = int(np.argmax(other))
     names = (*columns.targets, *columns.past, *columns.known, *columns.static)
     what = ""
-    texts = (*(False for _ in rows.values), *rows.texts)
+    texts = (*(bool(rows.classes) for _ in rows.values), *rows.texts)
     for name, value, text in zip(names, rows.columns, texts, strict=True):
         pair = value[row - 1 : row + 1]
         if _unequal(pair).any():

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from stacklstm_cli.data.columns import Found
 from stacklstm_cli.data.covariates import category_codes, names_and_roles
 from stacklstm_cli.data.gridding import Codes, Flags, Rows, count_of, shortened
+from stacklstm_cli.data.labels import label_codes
 from stacklstm_cli.data.panel import Columns, Covariate, Covered, Floats
 from stacklstm_cli.data.sample import Kind, kind_of
 from stacklstm_cli.data.table import Table
@@ -61,7 +62,7 @@ def load_rows(
     if future is not None:
         _require_known_columns(future, columns)
     kinds = _settled_kinds([table, *([future] if future is not None else [])], found.kinds)
-    cells = _cells(table, columns, kinds)
+    cells = _cells(table, columns, kinds, labelled=found.classes is not None)
     own = cells.places.size
     if future is not None:
         notes += future.notes
@@ -85,6 +86,9 @@ def load_rows(
     _refuse_huge(table, cells, columns)
     _drop_infinite(cells, notes)
     covariates, values = _covariates(columns, kinds, cells)
+    classes: tuple[str, ...] = ()
+    if found.classes is not None:
+        classes, cells.numbers[columns.targets[0]] = label_codes(cells.text[columns.targets[0]].words(), found.classes)
     rows = Rows(
         table,
         cells.places,
@@ -93,6 +97,7 @@ def load_rows(
         tuple(cells.numbers[name] for name in columns.targets),
         values,
         tuple(covariate.categories is not None for covariate in covariates),
+        classes,
     )
     return rows, tuple(cells.text[name] for name in columns.time), covariates
 
@@ -107,12 +112,17 @@ def _settled_kinds(tables: Sequence[Table], kinds: Mapping[str, Kind]) -> dict[s
     return settled
 
 
-def _cells(table: Table, columns: Columns, kinds: Mapping[str, Kind]) -> _Cells:
+def _cells(table: Table, columns: Columns, kinds: Mapping[str, Kind], *, labelled: bool = False) -> _Cells:
+    """The cells of all roles; the targets of a `labelled` file are texts, empty ones where it has no such column."""
     covariates = [name for name, _ in names_and_roles(columns)]
     worded = [name for name in covariates if kinds[name] == "text"]
     numeric = [name for name in covariates if kinds[name] == "number"]
-    text, numbers = table.columns([*columns.time, *columns.ids], [*columns.targets, *numeric], worded)
+    targets = [] if labelled else columns.targets
+    labels = [name for name in columns.targets if labelled and name in table.header]
+    text, numbers = table.columns([*columns.time, *columns.ids], [*targets, *numeric], [*worded, *labels])
     count = sum(table.rows)
+    for name in set(columns.targets) - {*targets, *labels}:
+        text[name] = Texts.of(np.full(count, "", dtype=object))
     filled = np.zeros(count, dtype=bool)
     for texts in text.values():
         filled |= texts.filled()

@@ -15,6 +15,7 @@ from stacklstm_cli.errors import DataError
 Floats = npt.NDArray[np.float64]
 Covered = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
+Words = npt.NDArray[np.object_]
 Layout = Literal["single", "wide", "long"]
 
 
@@ -82,6 +83,8 @@ class Stored:
     form: TimeForm
     """Settles whether dates are day-first, where a file does not tell."""
     covariates: tuple[Covariate, ...] = ()
+    classes: tuple[str, ...] = ()
+    """Those of a model that gives labels; () is one that forecasts."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +92,8 @@ class Panel:
     """N series, one after another in a flat array.
 
     Every series begins and ends with an observed value; rows between them that the file lacks, and
-    empty cells, are NaN.
+    empty cells, are NaN. Where there are `classes`, a value is the number of a row's class, -1 where it has none: the
+    series then keep all their rows, and only those that the file lacks are NaN.
     """
 
     columns: Columns
@@ -114,6 +118,10 @@ class Panel:
     """[N] rows of `timed` from there on that belong to the series, future ones included; at least its length."""
     static: Covered = field(default_factory=lambda: np.empty((0, 0), dtype=np.float32))
     """[N, S] static covariates; NaN is missing."""
+    classes: tuple[str, ...] = ()
+    """Labels that the column of targets holds; those of the model first, in its order. () where values are numbers."""
+    times: tuple[Words, ...] = ()
+    """For each column of time: [sum of lengths] as written, where the rows lie on no grid and are steps instead."""
     rows_read: int = 0
     """Rows of data in the file."""
     sha256: str = ""
@@ -124,7 +132,7 @@ class Panel:
     @property
     def stored(self) -> Stored:
         """What a model trained on this panel knows of it."""
-        return Stored(self.columns, self.step, self.time_form, self.covariates)
+        return Stored(self.columns, self.step, self.time_form, self.covariates, self.classes)
 
     @property
     def n_series(self) -> int:
@@ -202,4 +210,6 @@ class Panel:
         digest = hashlib.sha256(repr((self.step, self.keys, self.covariates)).encode())
         for array in (self.values, self.offsets, self.starts, self.timed, self.timed_at, self.timed_rows, self.static):
             digest.update(np.ascontiguousarray(array).data)
+        if self.classes:
+            digest.update(repr(self.classes).encode())
         return digest.hexdigest()

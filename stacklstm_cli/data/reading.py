@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import BinaryIO
 
+import numpy as np
 import pyarrow as pa
 
 from stacklstm_cli.config import DataConfig, ReadingConfig
@@ -24,6 +25,7 @@ from stacklstm_cli.data.gridding import (
     shortened,
     without_repeats,
 )
+from stacklstm_cli.data.labels import refuse_beside_labels
 from stacklstm_cli.data.loading import load_rows
 from stacklstm_cli.data.opening import open_table
 from stacklstm_cli.data.panel import Columns, Covariate, Ints, Panel, Stored
@@ -100,8 +102,9 @@ def _roles_of_whole(table: Table, found: Found, config: DataConfig, reading: Rea
 
 def _stored_roles(table: Table, stored: Stored) -> Found:
     roles = stored.columns.all_names
+    labels = stored.columns.targets if stored.classes else ()
     for name in roles:
-        if name not in table.header:
+        if name not in table.header and name not in labels:
             raise ModelError(
                 f"{table.name}: column {name!r} is missing; the columns are {', '.join(table.header)}. "
                 "This model was trained on other data.",
@@ -111,7 +114,8 @@ def _stored_roles(table: Table, stored: Stored) -> Found:
     kinds: dict[str, Kind] = {
         covariate.name: "number" if covariate.categories is None else "text" for covariate in stored.covariates
     }
-    return Found(stored.columns, tuple(name for name in table.header if name and name not in roles), kinds=kinds)
+    ignored = tuple(name for name in table.header if name and name not in roles)
+    return Found(stored.columns, ignored, kinds=kinds, classes=stored.classes or None)
 
 
 def _read(
@@ -127,7 +131,14 @@ def _read(
     _refuse_clash(table, columns)
     notes = [*table.notes, *found.notes]
     rows, words, covariates = load_rows(table, found, future, notes)
-    form, stamps, step = read_time(rows, words, columns, config.freq, reading, stored, notes, found.ways)
+    labelled = found.classes is not None
+    if labelled:
+        refuse_beside_labels(reading)
+    form, stamps, step = read_time(
+        rows, words, columns, config.freq, reading, stored, notes, found.ways, by_rank=labelled
+    )
+    times = tuple(column.words() for column in words) if columns.time and form.kind == "row" else ()
+    places = rows.places
     if reading.aggregate is not None and found.possible_ids and not columns.ids:
         name = found.possible_ids[0]
         notes.append(f"If {name!r} tells several series apart, type --id {quoted(name)}: their rows are mixed now.")
@@ -146,6 +157,9 @@ def _read(
     static = static_values(rows, covariates)  # [K, S]
     rows, ordinals, repeats = _on_grid(rows, stamps, step, form, found, reading, notes)
     grid = gridded(rows, ordinals, columns, step, notes)
+    if times:
+        sorted_rows = np.searchsorted(places, rows.places)
+        times = tuple(column[sorted_rows] for column in times)
     panel = Panel(
         columns,
         step,
@@ -155,6 +169,8 @@ def _read(
         grid.offsets,
         grid.starts,
         covariates,
+        classes=rows.classes,
+        times=times,
         rows_read=sum(table.rows),
         sha256=table.sha256,
         notes=(_layout_note(found, covariates, step, len(grid.keys)), *notes),
@@ -210,13 +226,14 @@ def _layout_note(found: Found, covariates: Sequence[Covariate], step: Step, coun
     """One line: what the file was understood to be."""
     columns = found.columns
     time = f"time {_listed(columns.time)} ({step.label})" if columns.time else "rows in steps"
+    what = "target" if found.classes is None else "label"
     if columns.layout == "long":
         by = " and ".join(map(repr, columns.ids))
-        parts = [f"long file: {count} series by {by}, {time}, target {columns.targets[0]!r}"]
+        parts = [f"long file: {count} series by {by}, {time}, {what} {columns.targets[0]!r}"]
     elif columns.layout == "wide":
         parts = [f"wide file: {count} series ({shortened(columns.targets)}), {time}"]
     else:
-        parts = [f"one series: {time}, target {columns.targets[0]!r}"]
+        parts = [f"one series: {time}, {what} {columns.targets[0]!r}"]
     for role in ("past", "known", "static"):
         own = [
             repr(covariate.name) + (" (categories)" if covariate.categories is not None else "")

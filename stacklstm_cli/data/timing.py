@@ -59,18 +59,20 @@ def read_time(
     stored: Stored | None,
     notes: list[str],
     ways: Sequence[str] = (),
+    *,
+    by_rank: bool = False,
 ) -> tuple[TimeForm, Stamps, Step]:
     """How time is written, the stamp of each row, and the step between rows.
 
     `time` are the columns of time, [rows] each; several together are one time. `stored` is what a
     model knows; `ways` are what may be typed where the rows make no grid. With `reading.aggregate` the stamps
-    need not lie on the grid of the step.
+    need not lie on the grid of the step; `by_rank`, rows on no grid are steps in the order of their time.
 
     Raises `DataError` for times that cannot be read one way only, `UsageError` for options that do not fit
     them, `ModelError` where their step is not the model's.
     """
     given = parse_freq(freq) if freq is not None else None
-    search = _Search(rows, columns, given, reading, stored, notes, ways)
+    search = _Search(rows, columns, given, reading, stored, notes, ways, by_rank)
     return search.run([Texts.of(column) for column in time])
 
 
@@ -86,6 +88,7 @@ class _Search:
         stored: Stored | None,
         notes: list[str],
         ways: Sequence[str],
+        by_rank: bool,
     ) -> None:
         self.rows = rows
         self.columns = columns
@@ -96,6 +99,9 @@ class _Search:
         self.known_form = stored.form if stored else None
         self.notes = notes
         self.ways = ways
+        self.by_rank = by_rank
+        self.ranked = by_rank and stored is not None and stored.form.kind == "row"
+        """Whether the model's rows were steps though they had times."""
         self.label = " and ".join(map(repr, columns.time))
         """The columns of time, for messages."""
 
@@ -322,12 +328,26 @@ class _Search:
         return instants.astype("datetime64[us]"), note if (readings.switch >= 0).any() else ""
 
     def _on_grid(self, form: TimeForm, stamps: Stamps) -> Fit:
+        if self.ranked:
+            return self._by_rank(stamps)
         try:
             step = self._step(stamps)
             positions = step.floors(stamps) if self.reading.aggregate is not None else step.ordinals(stamps)
         except OffGridError as error:
+            if self.by_rank and self.known_step is None and self.given is None:
+                return self._by_rank(stamps)
             raise self._off_grid(form, stamps, error) from error
         return Fit(form, stamps, step, positions)
+
+    def _by_rank(self, stamps: Stamps) -> Fit:
+        """Each row's place in its series as its time."""
+        codes = self.rows.codes
+        order = np.lexsort((stamps, codes))
+        sizes = np.bincount(codes, minlength=len(self.rows.keys))
+        ranks = np.empty(codes.size, dtype=np.int64)
+        ranks[order] = np.arange(codes.size) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+        note = f"The times in column {self.label} have no common step: rows are steps 0, 1, 2 … in their order."
+        return Fit(TimeForm("row"), ranks, Step("step"), ranks, note)
 
     def _refuse_finer_step(self, fit: Fit) -> None:
         """Raise `UsageError` where rows of a typed step cannot be written in the form of the file."""
@@ -389,6 +409,8 @@ class _Search:
             if known is not None and is_step_of(known, ordered, offsets):
                 return placed(known, ordered)
             raise OffGridError(int(order[new][error.index]), error.step) from error
+        if step is None and known is None and self.by_rank:
+            raise OffGridError(0, Step("step"))
         if step is None and known is None:
             raise DataError(
                 f"{rows.table.name}: {count_of(rows.codes.size, 'row')} in {len(rows.keys)} series; "

@@ -28,7 +28,9 @@ from stacklstm_cli.files import write_atomically
 from stacklstm_cli.model.calibration import Calibration, sound
 from stacklstm_cli.model.forecaster import Forecaster
 from stacklstm_cli.model.header import FORMAT, NO_DIGEST, cannot_read, damaged, sealed, verify
-from stacklstm_cli.model.inputs import DAYS_OF_CYCLE, InputSpec
+from stacklstm_cli.model.heads import LABELS
+from stacklstm_cli.model.inputs import DAYS_OF_CYCLE, InputSpec, label_row_width
+from stacklstm_cli.model.labels import Classifier, LabelNetwork, label_spec
 from stacklstm_cli.model.layers import StackSpec, check_stack
 from stacklstm_cli.model.lineage import is_sound
 from stacklstm_cli.model.network import ROLES, NetworkSpec, StackedRNN
@@ -39,6 +41,7 @@ ROWS = ("trained_to", "judged_to", "data_to")
 CALIBRATION_TENSORS = ("offsets", "effective")
 """What a file holds of each calibration, as `calibration.final.offsets` and so on; none in earlier files."""
 HISTORY = ("first", "digests")
+LABEL_OPTIONS = ("label", "class_weights")
 LIBRARIES = ("numpy", "pandas", "safetensors", "torch")
 Weights = dict[str, Tensor]
 
@@ -96,7 +99,9 @@ class Checkpoint:
     @property
     def stored(self) -> Stored:
         """What the reader must know of the training data."""
-        return Stored(self.columns, self.step, self.time_form, self.spec.inputs.covariates)
+        labels = self.spec.labels
+        classes = () if labels is None else labels.classes
+        return Stored(self.columns, self.step, self.time_form, self.spec.inputs.covariates, classes)
 
     @property
     def data_config(self) -> DataConfig:
@@ -115,6 +120,19 @@ class Checkpoint:
             network = StackedRNN(self.spec)
         network.load_state_dict(weights, strict=True, assign=True)
         return network.eval()
+
+    def classifier(self, device: torch.device) -> Classifier:
+        """The networks of a model that gives labels."""
+        labels = label_spec(self.spec)
+        members = []
+        for place in range(labels.members):
+            prefix = f"{place}."
+            own = {name.removeprefix(prefix): one for name, one in self.final.items() if name.startswith(prefix)}
+            with torch.device("meta"):
+                network = LabelNetwork(self.spec)
+            network.load_state_dict(own, strict=True, assign=True)
+            members.append(network)
+        return Classifier(members, device, labels.temperature)
 
     def forecaster(self, device: torch.device) -> Forecaster:
         """The final weights with their calibration."""
@@ -231,6 +249,9 @@ def build(document: dict[str, Any], tensors: Weights) -> Checkpoint:
         search=document.get("search", {}),
         **({name: document[name] for name in SECTIONS} | {name: tensors[f"rows.{name}"].numpy() for name in ROWS}),
     )
+    if checkpoint.spec.labels is not None:
+        checkpoint.classifier(torch.device("cpu"))
+        return checkpoint
     for weights in (checkpoint.final, checkpoint.judged):
         if weights is not None:
             checkpoint.network(weights)
@@ -279,7 +300,9 @@ def require_sound(document: dict[str, Any], tensors: Weights) -> None:
     require(is_count(stack.input_size) and all(map(is_count, (*stack.hidden_sizes, *stack.dilations))), "stack")
     flags = (network["skip"], stack.bidirectional, stack.residual, stack.layer_norm, stack.attention)
     require(all(isinstance(flag, bool) for flag in flags), "stack")
-    width = network["patch_length"] * InputSpec.from_dict(network["inputs"]).row_width
+    inputs, labelled = InputSpec.from_dict(network["inputs"]), "labels" in network
+    width = network["patch_length"] * (label_row_width(inputs) if labelled else inputs.row_width)
+    require((network["loss"] == LABELS) == labelled, "loss")
     require(stack.input_size == width, "input_size")
     shares = (network["dropout"], stack.dropout, stack.recurrent_dropout)
     require(all(is_number(share) and 0 <= share < 1 for share in shares), "dropout")
@@ -288,6 +311,8 @@ def require_sound(document: dict[str, Any], tensors: Weights) -> None:
     require(network["gaps"] != "error", "gaps")
     options = {field.name for field in fields(ModelConfig)}
     given = {name: value for name, value in (network | network["stack"]).items() if name in options}
+    if labelled:
+        del given["loss"]
     bounds = {"min": network["minimum"], "max": network["maximum"]}
     layers = {"layers": len(stack.hidden_sizes), "hidden_size": stack.hidden_sizes}
     ModelConfig(**given | bounds | layers | {"quantiles": ()})
@@ -370,4 +395,7 @@ def given_options(*configs: DataConfig | ReadingConfig | ModelConfig | TrainingC
     merged: dict[str, Any] = {}
     for config in configs:
         merged |= asdict(config)
+    if merged.get("label") is None:  # a forecast has none of these
+        for name in LABEL_OPTIONS:
+            merged.pop(name, None)
     return merged

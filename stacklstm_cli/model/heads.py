@@ -33,6 +33,8 @@ from stacklstm_cli.model.distributions import (
     student_t_quantile,
 )
 
+LABELS = "labels"
+"""The loss of a network that gives labels."""
 PointLoss = Literal["mae", "mse", "huber"]
 HUBER_DELTA = 1.0
 """In the units of the loss, in which a typical seasonal change is 1: larger errors count linearly."""
@@ -61,7 +63,14 @@ class Scaling:
     """[B, 1] float64, above zero."""
 
 
-class Head(Protocol):
+class Teacher(Protocol):
+    """What a network learns from its raw numbers."""
+
+    def loss(self, raw: Tensor, target: Tensor, gain: Tensor, scaling: Scaling) -> Tensor:
+        """Loss of each place [B, H] of raw numbers [B, H, K]; the rest as of `Head.loss`."""
+
+
+class Head(Teacher, Protocol):
     """One meaning of the raw numbers."""
 
     @property
@@ -244,6 +253,19 @@ class NegativeBinomialHead:
         mean = mean.clamp(min=LEAST_MEAN)
         beyond = (scale * (functional.softplus(deviation) + LEAST_SCALE)).square()
         return mean, (mean.square() / beyond).clamp(*SIZES)
+
+
+class LabelHead:
+    """Logits of K classes, of which one is true: their cross-entropy."""
+
+    def loss(self, raw: Tensor, target: Tensor, gain: Tensor, scaling: Scaling) -> Tensor:
+        """`target` [B, H] is the number of the true class; a label has no unit and no scale."""
+        return functional.cross_entropy(raw.transpose(1, 2), target.long(), reduction="none")  # [B, H]
+
+
+def build_teacher(loss: str, quantiles: Sequence[float], device: torch.device) -> Teacher:
+    """What a network of this loss learns by: a head, or that of labels, which are no values."""
+    return LabelHead() if loss == LABELS else build_head(loss, quantiles, device)
 
 
 def build_head(loss: str, quantiles: Sequence[float], device: torch.device) -> Head:

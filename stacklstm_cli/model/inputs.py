@@ -91,6 +91,11 @@ class InputSpec:
         return cls(tuple(covariates), tuple(stored["cycles"]), stored["holidays"])
 
 
+def label_row_width(inputs: InputSpec) -> int:
+    """E of a network that gives labels: all that stands for the features of a row, and whether the row is there."""
+    return feature_width(inputs.of("past")) + 1
+
+
 def feature_width(covariates: Sequence[Covariate]) -> int:
     """E: a number and a flag where it is missing for each column of numbers, an embedding for each of texts."""
     return sum(2 if one.categories is None else CATEGORY_WIDTH for one in covariates)

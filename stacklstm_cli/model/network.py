@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from stacklstm_cli.data.panel import Covariate, Role
+from stacklstm_cli.model.classes import LabelSpec
 from stacklstm_cli.model.heads import located_numbers
 from stacklstm_cli.model.inputs import CATEGORY_WIDTH, InputSpec, feature_width, table
 from stacklstm_cli.model.layers import StackSpec
@@ -66,6 +67,8 @@ class NetworkSpec:
     minimum: float | None = None
     maximum: float | None = None
     """Between these, in user units, lies every forecast."""
+    labels: LabelSpec | None = None
+    """What a network that gives labels has beside; None where values are forecast."""
 
     @property
     def steps(self) -> int:
@@ -83,11 +86,13 @@ class NetworkSpec:
 
     def as_dict(self) -> dict[str, Any]:
         stack = {name: list(value) if isinstance(value, tuple) else value for name, value in vars(self.stack).items()}
-        return asdict(self) | {
+        stored = asdict(self) | {
             "quantiles": list(self.quantiles),
             "inputs": self.inputs.as_dict(),
             "stack": stack,
         }
+        del stored["labels"]
+        return stored if self.labels is None else stored | {"labels": self.labels.as_dict()}
 
     @classmethod
     def from_dict(cls, stored: dict[str, Any]) -> NetworkSpec:
@@ -95,6 +100,7 @@ class NetworkSpec:
             "quantiles": tuple(stored["quantiles"]),
             "inputs": InputSpec.from_dict(stored["inputs"]),
             "stack": StackSpec.from_dict(stored["stack"]),
+            "labels": LabelSpec.from_dict(stored["labels"]) if "labels" in stored else None,
         }
         return cls(**stored | parts)
 

@@ -17,12 +17,14 @@ import torch
 from torch import Tensor, nn
 
 from stacklstm_cli.errors import NothingLearnedError
-from stacklstm_cli.model.heads import Head, build_head, masked_mean
+from stacklstm_cli.model.heads import Teacher, build_teacher, masked_mean
+from stacklstm_cli.model.labels import LabelNetwork
 from stacklstm_cli.model.network import StackedRNN
 from stacklstm_cli.training.lessons import Lesson, Lessons
 from stacklstm_cli.training.optimiser import AdamW, Group, WeightAverage
 from stacklstm_cli.training.runtime import Clock, Interrupted, Stopped
 
+Network = StackedRNN | LabelNetwork
 WARM_STEPS = 3
 """Steps left out of the steady speed: they allocate memory and pick kernels."""
 LEAST_IMPROVEMENT = 1e-4
@@ -128,7 +130,7 @@ def no_snapshots(snapshot: Snapshot, better: bool) -> None:
 class Learner:
     """A fit under way. Made where torch's global generator is already seeded for it."""
 
-    def __init__(self, network: StackedRNN, lessons: Lessons, schedule: Schedule, seed: int) -> None:
+    def __init__(self, network: Network, lessons: Lessons, schedule: Schedule, seed: int) -> None:
         self.network = network
         self.device = lessons.windows.device
         self.optimiser, self.average = build_optimiser(network, schedule), WeightAverage(network, schedule.average)
@@ -217,7 +219,7 @@ class Learner:
 
 
 def fit(
-    network: StackedRNN,
+    network: Network,
     lessons: Lessons,
     validation: Lessons | None,
     schedule: Schedule,
@@ -241,7 +243,7 @@ def fit(
     came before the first step.
     """
     device = lessons.windows.device
-    head = build_head(network.spec.loss, network.spec.quantiles, device)
+    head = build_teacher(network.spec.loss, network.spec.quantiles, device)
     judged = validation.thinned(schedule.validation_windows) if validation is not None else None
     diverged, validated = False, judged is not None
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
@@ -306,7 +308,7 @@ def fit(
     return best
 
 
-def build_optimiser(network: StackedRNN, schedule: Schedule) -> AdamW:
+def build_optimiser(network: Network, schedule: Schedule) -> AdamW:
     """Three groups: the network; the bias, which must not decay; the linear skip, where there is one, slower."""
     own = [parameter for name, parameter in network.named_parameters() if name not in ("skip", "bias")]
     rate, decay = schedule.learning_rate, schedule.weight_decay
@@ -316,7 +318,7 @@ def build_optimiser(network: StackedRNN, schedule: Schedule) -> AdamW:
     return AdamW(groups, schedule.warmup)
 
 
-def train_step(network: StackedRNN, lesson: Lesson, head: Head, optimiser: AdamW, grad_clip: float) -> float:
+def train_step(network: Network, lesson: Lesson, head: Teacher, optimiser: AdamW, grad_clip: float) -> float:
     """One optimiser step; returns the loss of its batch before the step.
 
     Where the loss or its gradient is not finite no step is made, and NaN is returned.
@@ -332,13 +334,13 @@ def train_step(network: StackedRNN, lesson: Lesson, head: Head, optimiser: AdamW
     return value
 
 
-def lesson_loss(network: StackedRNN, lesson: Lesson, head: Head) -> Tensor:
+def lesson_loss(network: Network, lesson: Lesson, head: Teacher) -> Tensor:
     """Mean loss over the known targets of a batch, in the units of the loss."""
     loss = head.loss(network(lesson.inputs), lesson.target, lesson.gain, lesson.scaling)  # [B, H]
     return masked_mean(loss, lesson.known)
 
 
-def validate(network: StackedRNN, average: WeightAverage, lessons: Lessons, head: Head, clock: Clock) -> float:
+def validate(network: Network, average: WeightAverage, lessons: Lessons, head: Teacher, clock: Clock) -> float:
     """Mean loss of the averaged weights over all windows of `lessons`.
 
     Raises `Interrupted` where a signal came some time ago.
@@ -368,7 +370,7 @@ def finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def averaged_weights(network: StackedRNN, average: WeightAverage) -> dict[str, Tensor]:
+def averaged_weights(network: Network, average: WeightAverage) -> dict[str, Tensor]:
     """A copy of the averaged weights on the CPU."""
     average.swap()
     weights = {name: tensor.detach().to("cpu", copy=True) for name, tensor in network.state_dict().items()}

@@ -1,0 +1,478 @@
+"""Training for labels: series are held out in folds, which say how long to train and how good and sure the result is.
+
+No row is spared for a holdout, as labelled series are few: each fold's network is judged on the series that it has not
+seen (stratified cross-validation, Kohavi 1995), the steps are those at which the folds together judge best, and the
+networks that are saved are fitted to everything for that many steps, with seeds of their own.
+
+Shape letters: B batch, N series, R rows, K classes, W windows, H labels of a window.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stacklstm_cli.config import MEDIAN, ModelConfig, TrainingConfig
+from stacklstm_cli.data.labels import are_numbers, labels_change, row_labels, series_labels
+from stacklstm_cli.data.origins import Origins
+from stacklstm_cli.data.panel import Floats, Ints, Panel
+from stacklstm_cli.errors import DataError, NothingLearnedError
+from stacklstm_cli.evaluation.labelled import MAJORITY, NEAREST, neighbours
+from stacklstm_cli.evaluation.labels import LabelJudgement, fit_temperature, judge, majority
+from stacklstm_cli.evaluation.verdict import MODEL
+from stacklstm_cli.model.checkpoint import Checkpoint
+from stacklstm_cli.model.classes import LabelSpec
+from stacklstm_cli.model.heads import LABELS, Scaling
+from stacklstm_cli.model.inputs import InputSpec, known_categories, label_row_width, number_statistics
+from stacklstm_cli.model.labels import Classifier, Flags, LabelNetwork, LabelWindows, label_spec, label_windows
+from stacklstm_cli.model.layers import StackSpec, check_stack, layer_widths
+from stacklstm_cli.model.network import NetworkSpec
+from stacklstm_cli.training.fitting import describe
+from stacklstm_cli.training.lessons import Lesson, Lessons
+from stacklstm_cli.training.loop import Fit, OnEvent, Schedule, Snapshot, fit, no_snapshots
+from stacklstm_cli.training.runtime import Clock, Interrupted
+
+MOST_FOLDS = 4
+LEAST_MEMBERS = 2
+"""Series of a class, or rows of it, without which nothing of it could be held out."""
+HELD_OUT_ROWS = 0.25
+"""Share of the rows of each series that are held out at its end, where there are too few series for folds."""
+MOST_STEPS = 128
+"""Of the stack over one series: longer ones are read several rows at a time."""
+ROWS_CONTEXT = 128
+"""Rows of a window where each row has a label."""
+MOST_CLASSES = 1000
+MANY_NUMBERS = 100
+"""More distinct numbers than these as labels were rather meant to be forecast."""
+LEAST_CHANCE = 1e-12
+"""Smaller probabilities count as this one."""
+FOLD_SHARE = 0.5
+"""Of a time limit, for the folds."""
+
+
+@dataclass(frozen=True)
+class LabelPlan:
+    """What is trained, and on what."""
+
+    spec: NetworkSpec
+    schedule: Schedule
+    seed: int
+    truth: Ints
+    """[N] class of each series or [R] of each row; -1 where there is none."""
+    folds: tuple[Ints, ...]
+    """For each fold, [N] or [R]: what is learned, with -1 for what is held out or unknown."""
+    weights: Floats
+    """[K] how much each class counts, 1 on the average of the rows or series."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return label_spec(self.spec).classes
+
+    @property
+    def every_row(self) -> bool:
+        return label_spec(self.spec).every_row
+
+    def held_out(self, fold: int) -> Flags:
+        """[N] or [R] what a fold is judged on."""
+        return (self.truth >= 0) & (self.folds[fold] < 0)
+
+    def explained(self) -> list[str]:
+        """What is trained, for a person."""
+        spec, labels, counts = self.spec, label_spec(self.spec), np.bincount(self.truth[self.truth >= 0])
+        of = "rows" if labels.every_row else "series"
+        shown = ", ".join(f"{name} {count:,}" for name, count in zip(labels.classes[:12], counts[:12], strict=False))
+        rest = f" and {len(counts) - 12} more" if len(counts) > 12 else ""
+        beside = f", convolutions of {','.join(map(str, labels.filters))} beside" if labels.filters else ""
+        scale = "one label per time step, as it changes within a series" if labels.every_row else "one label per series"
+        reads = f"{spec.context_length} rows" + (f", {spec.patch_length} at a time" if spec.patch_length > 1 else "")
+        folds = (
+            f"{len(self.folds)} folds of the series choose the steps"
+            if len(self.folds) > 1
+            else f"the last {HELD_OUT_ROWS:.0%} of the rows choose the steps"
+        )
+        return [
+            f"labels: {scale}",
+            f"classes: {len(labels.classes)} of {of}: {shown}{rest}",
+            f"network: {spec.stack.explained()} over {reads}{beside}; {labels.members} networks averaged",
+            f"training: {folds}, {self.schedule.max_steps} at most of {self.schedule.batch_size} windows",
+        ]
+
+
+@dataclass(frozen=True)
+class LabelOutcome:
+    """A trained model and how it was judged."""
+
+    checkpoint: Checkpoint
+    fits: tuple[Fit, ...]
+    judgement: LabelJudgement | None
+    """The model and the baselines, out of fold; None where training was stopped before."""
+    stopped: str
+    warnings: tuple[tuple[str, str], ...]
+
+
+def plan_labels(panel: Panel, network: ModelConfig, training: TrainingConfig) -> LabelPlan:
+    """What will be trained. Raises `DataError` for labels that cannot be learned, `UsageError` for such options."""
+    every_row = labels_change(panel)
+    truth = row_labels(panel) if every_row else series_labels(panel)
+    refuse_labels(panel, truth, every_row)
+    counts = np.bincount(truth[truth >= 0], minlength=len(panel.classes))
+    weights = counts.sum() / (len(counts) * counts) if training.class_weights == "balanced" else np.ones(len(counts))
+    folds = split_rows(panel, truth) if every_row else split_series(truth, training.seed)
+    spec = network_spec(panel, network, every_row)
+    return LabelPlan(spec, schedule(panel, spec, truth, training), training.seed, truth, tuple(folds), weights)
+
+
+def refuse_labels(panel: Panel, truth: Ints, every_row: bool) -> None:
+    """Raise `DataError` for labels from which nothing could be learned, or of which nothing could be held out."""
+    column, of = panel.columns.targets[0], "row" if every_row else "series"
+    counts = np.bincount(truth[truth >= 0], minlength=len(panel.classes))
+    if (are_numbers(panel.classes) and len(panel.classes) > MANY_NUMBERS) or len(panel.classes) > MOST_CLASSES:
+        numbers = "numbers" if are_numbers(panel.classes) else "texts"
+        raise DataError(
+            f"Column {column!r} holds {len(panel.classes):,} distinct {numbers}; expected a few classes, each of "
+            f"several {'rows' if every_row else 'series'}.",
+            hint=f"Was a forecast of it meant? Then type --target {column} in place of --label {column}; else group "
+            "the values into classes.",
+            code="too_many_classes",
+        )
+    present = np.flatnonzero(counts)
+    if present.size < 2:
+        what = f"is {panel.classes[present[0]]!r} everywhere" if present.size else "is empty everywhere"
+        raise DataError(
+            f"Column {column!r} {what}; expected at least two classes to tell apart.",
+            hint="Give data that holds several classes, or name another column with --label.",
+            code="one_class",
+        )
+    rare = [panel.classes[code] for code in np.flatnonzero(counts < LEAST_MEMBERS)]
+    if rare:
+        raise DataError(
+            f"Class {rare[0]!r} of column {column!r} has a single {of}; expected at least {LEAST_MEMBERS}, to learn "
+            f"from and to judge by{f' ({len(rare)} such classes)' if len(rare) > 1 else ''}.",
+            hint=f"Give more series of it, join it with another class, or leave it out: --missing-value {rare[0]}.",
+            code="rare_class",
+        )
+
+
+def split_series(truth: Ints, seed: int) -> Iterator[Ints]:
+    """Stratified folds: the series [N] of each class are dealt out in a random order."""
+    counts = np.bincount(truth[truth >= 0])
+    folds = int(np.clip(counts.min(), 2, MOST_FOLDS))
+    generator = np.random.default_rng(seed)
+    held = np.full(truth.size, -1)
+    dealt = 0
+    for code in range(counts.size):
+        members = generator.permutation(np.flatnonzero(truth == code))
+        held[members] = (dealt + np.arange(members.size)) % folds
+        dealt += members.size
+    for fold in range(folds):
+        yield np.where(held == fold, -1, truth)
+
+
+def split_rows(panel: Panel, truth: Ints) -> Iterator[Ints]:
+    """Folds of whole series where there are enough; else the last rows [R] of each series are held out."""
+    lengths = panel.lengths
+    if panel.n_series >= 2 * MOST_FOLDS:
+        folds = np.repeat(np.arange(panel.n_series) % MOST_FOLDS, lengths)  # [R]
+        for fold in range(MOST_FOLDS):
+            yield np.where(folds == fold, -1, truth)
+        return
+    place = np.arange(truth.size) - np.repeat(panel.offsets[:-1], lengths)  # [R]
+    yield np.where(place >= np.repeat(np.floor((1 - HELD_OUT_ROWS) * lengths), lengths), -1, truth)
+
+
+def network_spec(panel: Panel, config: ModelConfig, every_row: bool) -> NetworkSpec:
+    """The network: its stack as typed, the rest by the rules found on training parts of labelled data."""
+    longest = int(panel.lengths.max())
+    context = config.context_length or (min(ROWS_CONTEXT, longest) if every_row else longest)
+    patch = config.patch_length or (1 if every_row else -(-context // MOST_STEPS))
+    inputs = InputSpec(known_categories(panel, panel.lengths, panel.lengths))
+    stack = StackSpec(
+        patch * label_row_width(inputs),
+        layer_widths(config.hidden_size or (64,), config.layers),
+        config.cell,  # type: ignore[arg-type]  # one of the option's choices
+        bidirectional=True,  # a label is given once the whole series is known
+        residual=config.residual,
+        layer_norm=config.layer_norm,
+        dropout=0.2 if config.dropout is None else config.dropout,
+        recurrent_dropout=config.recurrent_dropout,
+        dilations=config.dilations,
+        forget_bias=1.0 if config.forget_bias is None else config.forget_bias,
+        attention=config.attention,
+    )
+    check_stack(stack, -(-context // patch))
+    return NetworkSpec(
+        stack=stack,
+        dropout=0.3 if config.dropout is None else config.dropout,
+        patch_length=patch,
+        context_length=context,
+        horizon=1,
+        quantiles=(MEDIAN,),
+        location_length=1,
+        scale_length=1,
+        inputs=inputs,
+        skip=False,
+        loss=LABELS,
+        labels=LabelSpec(panel.classes, every_row, FILTERS, MEMBERS),
+    )
+
+
+FILTERS = (64, 128, 64)
+MEMBERS = 5
+STEPS = 400
+CHECKS = 16
+
+
+def schedule(panel: Panel, spec: NetworkSpec, truth: Ints, training: TrainingConfig) -> Schedule:
+    """How each fit goes."""
+    windows = len(label_windows(panel.lengths, spec))
+    batch = training.batch_size or 16
+    epoch = max(1, windows // batch)
+    steps = STEPS if training.epochs is None else training.epochs * epoch
+    return Schedule(
+        batch_size=batch,
+        learning_rate=training.learning_rate or 2e-3,
+        weight_decay=0.01 if training.weight_decay is None else training.weight_decay,
+        grad_clip=training.grad_clip,
+        max_steps=steps,
+        check_every=max(1, steps // CHECKS),
+        patience=training.patience or CHECKS,
+        warmup=max(1, min(20, steps // 4)),
+        average=0.98,
+        skip_rate=1.0,
+        validation_windows=2**20,
+    )
+
+
+class LabelLessons(Lessons):
+    """W windows with the classes of their series or rows."""
+
+    def __init__(self, windows: LabelWindows, origins: Origins, truth: Tensor, weights: Tensor) -> None:
+        """`truth` [N] or [R], -1 where nothing is to be learned; `weights` [K] of the classes."""
+        self.windows: Any = windows
+        self.every_step = False
+        self.series = torch.as_tensor(origins.series, device=windows.device)  # [W]
+        self.rows = torch.as_tensor(origins.rows, device=windows.device)  # [W]
+        self.truth, self.weights = truth, weights
+        self.every_row = label_spec(windows.spec).every_row
+        kept = (self.labels(self.series, self.rows) >= 0).any(1)
+        self.series, self.rows = self.series[kept], self.rows[kept]
+
+    def labels(self, series: Tensor, rows: Tensor) -> Tensor:
+        """[B, H] the class of each label of some windows; -1 where there is none."""
+        if not self.every_row:
+            return self.truth[series].unsqueeze(1)  # [B, 1]
+        places = rows.unsqueeze(1) + self.windows.steps_back  # [B, L]
+        inside = places >= 0
+        index = torch.where(inside, self.windows.offsets[series].unsqueeze(1) + places, 0)
+        return torch.where(inside, self.truth[index], -1)  # [B, L]
+
+    def batch(self, chosen: Tensor, *, exact: bool = False) -> Lesson:
+        series, rows = self.series[chosen], self.rows[chosen]  # [B], [B]
+        labels = self.labels(series, rows)  # [B, H]
+        known = torch.where(labels >= 0, self.weights[labels.clamp(min=0)], 0.0)  # [B, H]
+        one = torch.ones(len(series), 1, device=self.series.device)
+        inputs = self.windows.inputs(series, rows).to(self.windows.device, torch.float32)
+        return Lesson(inputs, labels.clamp(min=0), known, one, Scaling(one, one))
+
+    def thinned(self, most: int) -> Lessons:
+        """All of them: labelled series are few."""
+        return self
+
+
+class LabelTrainer:
+    """One training, from the folds to the networks that are saved."""
+
+    def __init__(self, panel: Panel, plan: LabelPlan, *, device: torch.device, clock: Clock, on_event: OnEvent) -> None:
+        self.panel, self.plan, self.device, self.clock, self.on_event = panel, plan, device, clock, on_event
+        self.windows = LabelWindows(panel, plan.spec, device)
+        self.origins = label_windows(panel.lengths, plan.spec)
+
+    def run(self, options: dict[str, Any]) -> LabelOutcome:
+        """Train and judge. `options` are those that were given. Raises `NothingLearnedError` or `Interrupted`."""
+        plan = self.plan
+        curves: list[Curve] = []
+        fits: list[Fit] = []
+        for fold in range(len(plan.folds)):
+            if curves and self.clock.stopped(FOLD_SHARE):
+                break
+            curve = Curve(self.panel, plan, fold, self.device)
+            fits.append(self.fit(plan.folds[fold], fold, curve, f"fold {fold + 1}", FOLD_SHARE))
+            curves.append(curve)
+        steps, held, found = best_steps(curves, plan)
+        temperature = fit_temperature(np.log(np.maximum(found, LEAST_CHANCE)), plan.truth[held]) if len(held) else 1.0
+        members: list[Fit] = []
+        count = label_spec(plan.spec).members
+        for member in range(count):
+            if members and self.clock.stopped((1 + FOLD_SHARE + member / count * FOLD_SHARE) / 2):
+                break
+            if self.clock.stopped() == "signal":
+                break
+            try:
+                members.append(self.fit(plan.truth, member, None, f"network {member + 1}", 1.0, steps))
+            except (NothingLearnedError, Interrupted):
+                break
+        judgement = self.judged(held, softened(found, temperature)) if len(held) else None
+        warnings = []
+        if len(members) < count:
+            warnings.append(("time_up", f"Stopped early: {len(members) or 1} of {count} networks were fitted."))
+        final = members or fits[:1]
+        checkpoint = self.checkpoint(final, curves, temperature, judgement, options)
+        return LabelOutcome(checkpoint, (*fits, *members), judgement, self.clock.stopped(), tuple(warnings))
+
+    def fit(
+        self, truth: Ints, number: int, curve: Curve | None, phase: str, share: float, steps: int | None = None
+    ) -> Fit:
+        """A new network, fitted to what `truth` holds; its statistics of features are those of the same series."""
+        plan = self.plan
+        seed = plan.seed + 1000 * number
+        with self.clock.interruptible(), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            network = LabelNetwork(plan.spec)
+        set_statistics(network, self.panel, truth, plan.every_row)
+        known, weights = (torch.as_tensor(part, device=self.device) for part in (truth, plan.weights))
+        lessons = LabelLessons(self.windows, self.origins, known, weights.float())
+        judged = None
+        if curve is not None:
+            curve.like(network)
+            held = torch.as_tensor(np.where(plan.held_out(curve.fold), plan.truth, -1), device=self.device)
+            judged = LabelLessons(self.windows, self.origins, held, weights.float())
+        return fit(
+            network.to(self.device),
+            lessons,
+            judged,
+            replace(plan.schedule, max_steps=steps or plan.schedule.max_steps),
+            seed=seed,
+            clock=self.clock,
+            phase=phase,
+            share_of_time=share,
+            on_event=self.on_event,
+            on_snapshot=curve.take if curve is not None else no_snapshots,
+        )
+
+    def judged(self, held: Ints, found: Floats) -> LabelJudgement:
+        """The model's probabilities [held, K] beside the baselines', each fold's from what that fold has learned."""
+        plan, size = self.plan, len(self.plan.classes)
+        places = [np.flatnonzero(plan.held_out(fold)) for fold in range(len(plan.folds))]
+        plain = np.empty((plan.truth.size, size))
+        for learned, wanted in zip(plan.folds, places, strict=True):
+            plain[wanted] = majority(learned, wanted.size, size)
+        near = neighbours(self.panel, plan.every_row, plan.folds, places, size)
+        predictions = {MODEL: found, MAJORITY: plain[held], NEAREST: near[held]}
+        return judge(predictions, plan.truth[held], plan.classes)
+
+    def checkpoint(
+        self,
+        final: list[Fit],
+        curves: list[Curve],
+        temperature: float,
+        judgement: LabelJudgement | None,
+        options: dict[str, Any],
+    ) -> Checkpoint:
+        panel, plan = self.panel, self.plan
+        labels = replace(label_spec(plan.spec), members=len(final), temperature=temperature)
+        return Checkpoint(
+            columns=panel.columns,
+            step=panel.step,
+            time_form=panel.time_form,
+            seasonality=1,
+            keys=panel.keys,
+            spec=replace(plan.spec, labels=labels),
+            final={
+                f"{place}.{name}": weight for place, one in enumerate(final) for name, weight in one.weights.items()
+            },
+            trained_to=panel.ends,
+            judged=None,
+            judged_to=panel.ends,
+            data_to=panel.ends,
+            data=describe(panel) | {"fingerprint": panel.fingerprint()},
+            metrics={} if judgement is None else judgement.metrics(),
+            training={
+                **vars(plan.schedule),
+                "seed": plan.seed,
+                "folds": len(curves),
+                "class_counts": np.bincount(plan.truth[plan.truth >= 0], minlength=len(plan.classes)).tolist(),
+                "history": [],
+                "steps": final[0].steps,
+                "epochs": final[0].epochs,
+                "stopped": self.clock.stopped(),
+            },
+            options=options,
+        )
+
+
+class Curve:
+    """What a fold's averaged weights say of the series that it has not seen, each time they are validated."""
+
+    def __init__(self, panel: Panel, plan: LabelPlan, fold: int, device: torch.device) -> None:
+        self.panel, self.fold, self.device = panel, fold, device
+        self.held = np.flatnonzero(plan.held_out(fold))
+        """Indices of the series, or rows, that are held out."""
+        self.of_rows = plan.every_row
+        series = self.held if not plan.every_row else np.searchsorted(panel.offsets, self.held, "right") - 1
+        self.wanted = np.isin(np.arange(panel.n_series), series)  # [N]
+        self.found: dict[int, Floats] = {}
+        """By steps: [held, K] probabilities."""
+
+    def like(self, network: LabelNetwork) -> None:
+        """Weights of this network will be looked at."""
+        self.network = LabelNetwork(network.spec)
+        self.network.load_state_dict(network.state_dict())
+
+    def take(self, snapshot: Snapshot, better: bool) -> None:
+        """Look at the averaged weights of a snapshot."""
+        with torch.no_grad():
+            for place, parameter in enumerate(self.network.parameters()):
+                parameter.copy_(snapshot.tensors[f"mean.{place}"])
+        classifier = Classifier([self.network], self.device)
+        self.found[snapshot.numbers["step"]] = classifier.probabilities(self.panel, self.wanted)[self.held]
+
+
+def best_steps(curves: list[Curve], plan: LabelPlan) -> tuple[int, Ints, Floats]:
+    """The steps at which the folds together are least surprised, what they were judged on, and [held, K] what they
+    said of it. A fold that ended earlier stands with its last word.
+
+    What counts is the surprise that is left once the probabilities are calibrated: networks of few series grow too sure
+    of themselves long before they stop getting better.
+    """
+    told = [curve for curve in curves if curve.found]
+    if not told:
+        return plan.schedule.max_steps, np.empty(0, dtype=np.int64), np.empty((0, len(plan.classes)))
+    held = np.concatenate([curve.held for curve in told])
+    truth = plan.truth[held]
+
+    def said(steps: int) -> Floats:
+        parts = [curve.found[max([at for at in curve.found if at <= steps] or [min(curve.found)])] for curve in told]
+        return np.concatenate(parts)  # [held, K]
+
+    def surprise(steps: int) -> float:
+        found = said(steps)
+        sure = softened(found, fit_temperature(np.log(np.maximum(found, LEAST_CHANCE)), truth))
+        chances = sure[np.arange(truth.size), truth]
+        return float(-np.log(np.maximum(chances, LEAST_CHANCE)) @ plan.weights[truth])
+
+    steps = min(sorted({at for curve in told for at in curve.found}), key=surprise)
+    return steps, held, said(steps)
+
+
+def softened(probabilities: Floats, temperature: float) -> Floats:
+    """Probabilities [..., K] with their logarithms divided by a temperature."""
+    powers = np.maximum(probabilities, LEAST_CHANCE) ** (1 / temperature)
+    shares: Floats = powers / powers.sum(-1, keepdims=True)
+    return shares
+
+
+def set_statistics(network: LabelNetwork, panel: Panel, truth: Ints, every_row: bool) -> None:
+    """Means and deviations of the features, over the series from which something is learned."""
+    known = truth >= 0
+    if every_row:
+        known = np.logical_or.reduceat(known, panel.offsets[:-1])
+    mean, deviation = number_statistics(panel, np.where(known, panel.lengths, 0))
+    timed = len(network.spec.inputs.of("past"))
+    for features, begin, end in ((network.past, 0, timed), (network.static, timed, len(mean))):
+        features.mean.copy_(torch.as_tensor(mean[begin:end][features.numbers]))
+        features.deviation.copy_(torch.as_tensor(deviation[begin:end][features.numbers]))
