@@ -237,6 +237,7 @@ TRAINING_CASES: dict[str, tuple[dict[str, Any], Callable[[Plan], Any], Any]] = {
     "patience": ({"patience": 2}, lambda plan: plan.schedule.patience, 2),
     "holdout": ({"holdout": 31}, lambda plan: (plan.parts.end - plan.parts.validation).tolist(), [31]),
     "refit": ({"refit": False}, lambda plan: plan.training.refit, False),
+    "class_weights": ({"class_weights": "balanced"}, lambda plan: plan.training.class_weights, "balanced"),
     "seed": ({"seed": 77}, lambda plan: plan.training.seed, 77),
 }
 
