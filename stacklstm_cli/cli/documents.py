@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from stacklstm_cli.evaluation.verdict import verdict
 from stacklstm_cli.model.checkpoint import Checkpoint
 from stacklstm_cli.training.defaults import Plan
 from stacklstm_cli.training.fitting import Outcome, describe, describe_backtest
+from stacklstm_cli.training.loop import Fit
 from stacklstm_cli.training.runtime import Clock
 
 SCHEMA = 1
@@ -70,25 +71,29 @@ def training_document(
     path: Path, panel: Panel, plan: Plan, outcome: Outcome, clock: Clock, metrics: MetricConfig
 ) -> dict[str, Any]:
     """What `train` found."""
-    fits = outcome.fits
-    timed = [fit for fit in fits if fit.windows_per_second]
-    steady = sum(fit.windows / fit.windows_per_second for fit in timed if fit.windows_per_second)
     document = envelope("train", path, panel, outcome.checkpoint, "stopped" if outcome.stopped else "ok")
     if outcome.judgement is not None:
         document |= judged(outcome.judgement, plan.spec.horizon, metrics)
     else:
         document |= {"verdict": f"Saved {path}; nothing was judged.", "comparison": None, "metrics": {}}
-    document["training"] = {
+    document["training"] = effort(outcome.fits, outcome.checkpoint, clock)
+    return document
+
+
+def effort(fits: Sequence[Fit], checkpoint: Checkpoint, clock: Clock) -> dict[str, Any]:
+    """How much was trained and how fast: seconds are those of the clock, speed is that of steady state."""
+    timed = [fit for fit in fits if fit.windows_per_second]
+    steady = sum(fit.windows / fit.windows_per_second for fit in timed if fit.windows_per_second)
+    return {
         "windows_per_second": sum(fit.windows for fit in timed) / steady if timed else None,
         "windows": sum(fit.windows for fit in fits),
         "seconds": sum(fit.seconds for fit in fits),
         "seconds_before_training": (clock.started or STARTED) - STARTED,
         "first_epoch_seconds": fits[0].first_epoch_seconds,
-        "epochs": outcome.checkpoint.training["epochs"],
-        "steps": outcome.checkpoint.training["steps"],
+        "epochs": checkpoint.training["epochs"],
+        "steps": checkpoint.training["steps"],
         "processes": 1,
     }
-    return document
 
 
 def score_document(

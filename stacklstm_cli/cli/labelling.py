@@ -11,14 +11,14 @@ import numpy as np
 import pandas as pd
 import torch
 
-from stacklstm_cli import STARTED
-from stacklstm_cli.cli.documents import envelope
+from stacklstm_cli.cli.documents import effort, envelope
 from stacklstm_cli.cli.labels import Each, label_parts, label_picture, unseen_note
 from stacklstm_cli.cli.losses import Losses
 from stacklstm_cli.cli.messages import Messages
 from stacklstm_cli.cli.pictures import check_pictures, drawn
 from stacklstm_cli.cli.progress import TrainingProgress
 from stacklstm_cli.cli.report import check_output, refuse_overwriting, write_document, write_forecast
+from stacklstm_cli.cli.runs import finished
 from stacklstm_cli.config import (
     DataConfig,
     ModelConfig,
@@ -65,6 +65,16 @@ def refuse_forecasting(given: Collection[str], label: str) -> None:
 def refuse_command(command: str, path: Path | str, instead: str) -> UsageError:
     """The error for a command that labels do not have."""
     return UsageError(f"{command} is for forecasts, and {path} is about labels.", hint=instead, code="not_for_labels")
+
+
+def refuse_given(given: Collection[str], path: Path) -> None:
+    """Raise `UsageError` for options that were given to a model of labels and are about forecasts."""
+    if given:
+        raise UsageError(
+            f"{option_name(sorted(given)[0])} is about forecasts, and {path} gives labels.",
+            hint="Leave it out.",
+            code="label_conflict",
+        )
 
 
 def each_of(every_row: bool) -> Each:
@@ -136,20 +146,9 @@ def training_document(
     else:
         how = "each by a network that had not seen it"
         document |= label_parts(outcome.judgement, panel.columns.targets[0], each_of(plan.every_row), how)
-    fits = outcome.fits
-    timed = [fit for fit in fits if fit.windows_per_second]
-    steady = sum(fit.windows / fit.windows_per_second for fit in timed if fit.windows_per_second)
-    document["training"] = {
-        "windows_per_second": sum(fit.windows for fit in timed) / steady if timed else None,
-        "windows": sum(fit.windows for fit in fits),
-        "seconds": sum(fit.seconds for fit in fits),
-        "seconds_before_training": (clock.started or STARTED) - STARTED,
-        "first_epoch_seconds": fits[0].first_epoch_seconds,
-        "epochs": outcome.checkpoint.training["epochs"],
-        "steps": outcome.checkpoint.training["steps"],
+    document["training"] = effort(outcome.fits, outcome.checkpoint, clock) | {
         "folds": outcome.checkpoint.training["folds"],
         "networks": label_spec(outcome.checkpoint.spec).members,
-        "processes": 1,
     }
     return document
 
@@ -164,12 +163,7 @@ def predict(
     messages: Messages,
 ) -> None:
     """Write the label of each series or row, and the probability of every class."""
-    if given:
-        raise UsageError(
-            f"{option_name(sorted(given)[0])} is about forecasts, and {path} gives labels.",
-            hint="Leave it out.",
-            code="label_conflict",
-        )
+    refuse_given(given, path)
     frame = label_frame(saved, panel, saved.classifier(device).probabilities(panel))
     write_forecast(frame, output, finished(envelope("predict", path, panel, saved), messages))
 
@@ -215,12 +209,7 @@ def evaluate(
     messages: Messages,
 ) -> None:
     """Score a saved model on the labels of a file, beside the baselines."""
-    if given:
-        raise UsageError(
-            f"{option_name(sorted(given)[0])} is about forecasts, and {path} gives labels.",
-            hint="Leave it out.",
-            code="label_conflict",
-        )
+    refuse_given(given, path)
     labels, column = label_spec(saved.spec), panel.columns.targets[0]
     each = each_of(labels.every_row)
     judgement = judge_labels(saved.classifier(device), panel, saved.training["class_counts"])
@@ -276,9 +265,3 @@ def differing(*configs: Any) -> set[str]:
         for field in dataclasses.fields(config)
         if getattr(config, field.name) != field.default
     }
-
-
-def finished(document: dict[str, Any], messages: Messages) -> dict[str, Any]:
-    from stacklstm_cli.cli.runs import finished as end  # which imports this module
-
-    return end(document, messages)
