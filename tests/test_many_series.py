@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from panels import make_panel
 
 from stacklstm_cli.model.network import LEVEL_RATE, SMOOTHING_RATES, smoothing_forecasts
 from stacklstm_cli.training.growth import grows_with_level
-from tests.panels import make_panel
 
 SEASON, LENGTH, HORIZON = 4, 14, 6
 

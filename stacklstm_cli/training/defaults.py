@@ -152,11 +152,11 @@ def refuse_uncountable(panel: Panel, model: ModelConfig) -> None:
 def transform_for(panel: Panel, plan: Plan, model: ModelConfig) -> str:
     """Logarithms for many series whose swings grow with their level, as far as the training part shows it.
 
-    Not for what has no logarithm to learn or to export: counts by their distribution, and lines across gaps.
+    Not for counts, which are learned by their distribution.
     """
     if model.transform is not None:
         return model.transform
-    fits = panel.n_series >= MANY_SERIES and model.loss != "negative-binomial" and model.gaps != "interpolate"
+    fits = panel.n_series >= MANY_SERIES and model.loss != "negative-binomial"
     return "log1p" if fits and grows_with_level(panel, plan.parts.train, plan.seasonality) else "none"
 
 
