@@ -227,8 +227,12 @@ class ModelConfig(Checked):
         choices=("mask", "ffill", "interpolate", "error"),
         search=("mask", "ffill", "interpolate"),
     )
-    transform: str = option(
-        "none", "Learn the values, or their log(1 + y).", choices=("none", "log1p"), search=("none", "log1p")
+    transform: str | None = option(
+        None,
+        "Learn the values, or their log(1 + y).",
+        choices=("none", "log1p"),
+        unset=FOUND,
+        search=("none", "log1p"),
     )
     min: float | None = option(None, "No forecast is below this.")
     max: float | None = option(None, "No forecast is above this.")

@@ -156,6 +156,15 @@ def test_students_quantiles_as_polynomials_equal_scipy(freedoms: list[float], le
     np.testing.assert_allclose(found.numpy(), expected, rtol=1e-9, atol=1e-9)
 
 
+def test_forecasts_by_smoothing(checkpoint: Checkpoint) -> None:
+    """A model that mixes them in: its file has no weights for them, and its graph holds them."""
+    model = model_of(checkpoint, small_spec(smoothing_season=3))
+    assert not any(name.endswith(".forecasts") for name in model.final)
+    found = agreement.compare(export.to_onnx(model), model, GAPPED)
+    assert found.windows > 60
+    assert found.largest_difference < 1e-5
+
+
 @pytest.mark.parametrize(
     ("gaps", "transform"),
     [

@@ -175,7 +175,7 @@ def learned_units(panel: Panel, spec: NetworkSpec) -> Panel:
     if panel.values[lowest] < 0:
         raise DataError(
             f"--transform log1p needs values of at least 0; {panel.place(lowest)} has {panel.values[lowest]:g}.",
-            hint="Train without --transform, or mend the value.",
+            hint="Train with --transform none, or mend the value.",
             code="no_logarithm",
         )
     return replace(panel, values=np.log1p(panel.values))

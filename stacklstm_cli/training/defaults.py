@@ -19,6 +19,7 @@ from stacklstm_cli.errors import DataError, UsageError
 from stacklstm_cli.model.inputs import InputSpec, calendar_of, cycles_of, is_shown, known_categories
 from stacklstm_cli.model.layers import Cell, StackSpec, check_stack, layer_widths
 from stacklstm_cli.model.network import NetworkSpec
+from stacklstm_cli.training.growth import grows_with_level
 from stacklstm_cli.training.loop import Schedule
 from stacklstm_cli.training.parts import Parts, cut_parts
 
@@ -33,6 +34,8 @@ ENOUGH_CONTEXT = 336
 """Rows of context that are enough for a forecast of any length, where a season is not long: two weeks of hours."""
 FAR_AHEAD = 3
 """Seasons, beyond which a horizon is long."""
+MANY_SERIES = 20
+"""From so many series on, they differ enough for the state to learn which of them which smoothing suits."""
 LEAST_WINDOWS = 8
 """Fewer training windows than this teach nothing that would hold on the next one."""
 
@@ -109,7 +112,7 @@ def resolve(panel: Panel, model: ModelConfig, training: TrainingConfig, metrics:
     plan = plan_for(panel.lengths, panel.step, model, training, metrics, panel.covariates)
     covariates = known_categories(panel, plan.parts.train, panel.lengths)
     inputs = inputs_for(panel, model, covariates, plan)
-    plan = replace(plan, spec=replace(plan.spec, inputs=inputs))
+    plan = replace(plan, spec=replace(plan.spec, inputs=inputs, transform=transform_for(panel, plan, model)))
     check_stack(plan.spec.stack, plan.spec.steps)
     ahead = {"--bidirectional": model.bidirectional, "--attention": model.attention}
     ahead |= {"--gaps interpolate": model.gaps == "interpolate"}
@@ -134,7 +137,7 @@ def resolve(panel: Panel, model: ModelConfig, training: TrainingConfig, metrics:
 
 def refuse_uncountable(panel: Panel, model: ModelConfig) -> None:
     """Raise for values that no negative binomial distribution has: `DataError`, or `UsageError` for a transform."""
-    if model.transform != "none":
+    if model.transform not in (None, "none"):
         raise UsageError(
             f"--loss negative-binomial counts, and --transform {model.transform} makes no counts.",
             hint="Leave out one of the two.",
@@ -148,6 +151,17 @@ def refuse_uncountable(panel: Panel, model: ModelConfig) -> None:
             hint="Train with --loss quantile or student-t.",
             code="not_counts",
         )
+
+
+def transform_for(panel: Panel, plan: Plan, model: ModelConfig) -> str:
+    """Logarithms for many series whose swings grow with their level, as far as the training part shows it.
+
+    Not for counts, which are learned by their distribution.
+    """
+    if model.transform is not None:
+        return model.transform
+    fits = panel.n_series >= MANY_SERIES and model.loss != "negative-binomial"
+    return "log1p" if fits and grows_with_level(panel, plan.parts.train, plan.seasonality) else "none"
 
 
 def inputs_for(panel: Panel, model: ModelConfig, covariates: tuple[Covariate, ...], plan: Plan) -> InputSpec:
@@ -251,9 +265,10 @@ def plan_for(
         location_length=min(seasonality, context),
         scale_length=min(7 * seasonality, context) if seasonality > 1 else context,
         gaps="mask" if model.gaps == "error" else model.gaps,
-        transform=model.transform,
+        transform=model.transform or "none",
         minimum=model.min,
         maximum=model.max,
+        smoothing_season=season if len(lengths) >= MANY_SERIES and 1 < season <= context // 2 else 0,
     )
     batch_size = training.batch_size or (32, 128, 256)[size]
     schedule = Schedule(
