@@ -229,10 +229,10 @@ class ModelConfig(Checked):
     )
     transform: str | None = option(
         None,
-        "Learn the values, or their log(1 + y).",
-        choices=("none", "log1p"),
+        "Learn the values, their log(1 + y), or sign(y) log(1 + |y|).",
+        choices=("none", "log1p", "symlog"),
         unset=FOUND,
-        search=("none", "log1p"),
+        search=("none", "symlog"),
     )
     min: float | None = option(None, "No forecast is below this.")
     max: float | None = option(None, "No forecast is above this.")

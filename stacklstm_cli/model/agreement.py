@@ -21,7 +21,7 @@ from stacklstm_cli.errors import ModelError
 from stacklstm_cli.model.checkpoint import Checkpoint
 from stacklstm_cli.model.export import exported_forecaster, exported_levels, inputs_of
 from stacklstm_cli.model.network import NetworkSpec
-from stacklstm_cli.model.windows import Windows, learned_units
+from stacklstm_cli.model.windows import Windows, from_learned_units, learned_units
 
 TOLERANCE = 1e-5
 """Of the unit in which a forecast is learned (`units`). Both compute the network in float32, in another order."""
@@ -89,7 +89,7 @@ def raw_inputs(panel: Panel, origins: Origins, spec: NetworkSpec) -> dict[str, n
     values = torch.as_tensor(panel.values)[index]  # [B, L]
     if spec.gaps != "mask":
         filled = windows.filled(index, end)  # [B, L]
-        values = torch.where(values.isnan(), filled.expm1() if spec.transform == "log1p" else filled, values)
+        values = torch.where(values.isnan(), from_learned_units(filled, spec), values)
     given = {
         "context": values.where(inside, torch.nan),
         "observed": inputs.observed.bool(),
@@ -127,7 +127,8 @@ def units(expected: Floats, panel: Panel, origins: Origins, spec: NetworkSpec) -
     location, scale = scaling.location.unsqueeze(-1).numpy(), scaling.scale.unsqueeze(-1).numpy()  # [B, 1, 1] each
     if spec.transform == "none":
         return np.asarray(scale + np.abs(expected - location))
-    logarithm = np.log1p(np.maximum(expected, -1 + 1e-9))
+    near = np.maximum(expected, -1 + 1e-9)
+    logarithm = np.log1p(near) if spec.transform == "log1p" else np.sign(expected) * np.log1p(np.abs(expected))
     return np.asarray((scale + np.abs(logarithm - location)) * (1 + np.abs(expected)))
 
 

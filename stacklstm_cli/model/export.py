@@ -42,6 +42,7 @@ OPSET = 17
 TERMS = 20
 """Of the polynomials of Student's quantiles; exact to ten digits from 2 degrees of freedom to the normal."""
 PACKAGES = ("onnx", "onnxruntime")
+LOGARITHMS = {"log1p": "log(1 + y)", "symlog": "sign(y) log(1 + |y|)"}
 CODES = {
     "time_of_day": "seconds since midnight * 288 // 86400",
     "weekday": "0 Monday to 6 Sunday",
@@ -91,8 +92,8 @@ def inputs_of(spec: NetworkSpec) -> list[Slot]:
         Slot("context", (length,), torch.float64, f"The newest {length} rows in user units, oldest first.{missing}")
     ]
     if filled:
-        if (spec.gaps, spec.transform) == ("interpolate", "log1p"):
-            slots[0] = replace(slots[0], meaning=slots[0].meaning + " The line goes through log(1 + y).")
+        if spec.gaps == "interpolate" and spec.transform != "none":
+            slots[0] = replace(slots[0], meaning=slots[0].meaning + f" The line goes through {LOGARITHMS[spec.transform]}.")
         slots.append(Slot("observed", (length,), torch.bool, "Where the context holds a value that was not filled in."))
     timed, known, static = (spec.inputs.of(*roles) for roles in (("past", "known"), ("known",), ("static",)))
     cells = "NaN where missing; of a column of text the number of the text, 0 where unknown."
@@ -154,8 +155,8 @@ class Graph(nn.Module):
         shown = ~context.isnan()
         observed = there.get("observed", shown)
         values = context.where(shown, 0.0)
-        if spec.transform == "log1p":
-            values = values.log1p()
+        if spec.transform != "none":
+            values = values.sign() * values.abs().log1p()
         location, scale = location_and_scale(values.where(observed, 0.0), observed, spec)  # [B], [B]
         scaling = Scaling(location.unsqueeze(1), scale.unsqueeze(1))
         normalised = ((values - scaling.location) / scaling.scale).where(shown, 0.0)  # [B, L]

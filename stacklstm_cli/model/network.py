@@ -69,7 +69,7 @@ class NetworkSpec:
     """What stands in the context for a missing value: nothing ("mask"), the last one before it ("ffill"), or a
     line between its neighbours ("interpolate"). A flag says that it is missing in any case."""
     transform: str = "none"
-    """What is learned: the values themselves, or their log(1 + y) ("log1p")."""
+    """What is learned: the values themselves, their log(1 + y) ("log1p"), or sign(y) log(1 + |y|) ("symlog")."""
     minimum: float | None = None
     maximum: float | None = None
     """Between these, in user units, lies every forecast."""

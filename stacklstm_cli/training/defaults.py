@@ -154,14 +154,15 @@ def refuse_uncountable(panel: Panel, model: ModelConfig) -> None:
 
 
 def transform_for(panel: Panel, plan: Plan, model: ModelConfig) -> str:
-    """Logarithms for many series whose swings grow with their level, as far as the training part shows it.
+    """Logarithms of series whose swings grow with their level, as far as the training part shows it.
 
-    Not for counts, which are learned by their distribution.
+    Those that negative values have too, as later rows may be negative. Not for what has no logarithm to learn or to
+    export: counts by their distribution, and lines across gaps.
     """
     if model.transform is not None:
         return model.transform
-    fits = panel.n_series >= MANY_SERIES and model.loss != "negative-binomial"
-    return "log1p" if fits and grows_with_level(panel, plan.parts.train, plan.seasonality) else "none"
+    fits = model.loss != "negative-binomial" and model.gaps != "interpolate"
+    return "symlog" if fits and grows_with_level(panel, plan.parts.train, plan.seasonality) else "none"
 
 
 def inputs_for(panel: Panel, model: ModelConfig, covariates: tuple[Covariate, ...], plan: Plan) -> InputSpec:
