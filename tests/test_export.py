@@ -169,9 +169,10 @@ def test_forecasts_by_smoothing(checkpoint: Checkpoint) -> None:
     ("gaps", "transform"),
     [
         ("interpolate", "log1p"),
+        ("mask", "symlog"),
         *(
             pytest.param(*one, marks=pytest.mark.slow)
-            for one in (("mask", "log1p"), ("ffill", "none"), ("interpolate", "none"))
+            for one in (("mask", "log1p"), ("ffill", "none"), ("interpolate", "none"), ("interpolate", "symlog"))
         ),
     ],
 )

@@ -93,7 +93,9 @@ def inputs_of(spec: NetworkSpec) -> list[Slot]:
     ]
     if filled:
         if spec.gaps == "interpolate" and spec.transform != "none":
-            slots[0] = replace(slots[0], meaning=slots[0].meaning + f" The line goes through {LOGARITHMS[spec.transform]}.")
+            slots[0] = replace(
+                slots[0], meaning=slots[0].meaning + f" The line goes through {LOGARITHMS[spec.transform]}."
+            )
         slots.append(Slot("observed", (length,), torch.bool, "Where the context holds a value that was not filled in."))
     timed, known, static = (spec.inputs.of(*roles) for roles in (("past", "known"), ("known",), ("static",)))
     cells = "NaN where missing; of a column of text the number of the text, 0 where unknown."

@@ -75,6 +75,8 @@ class NetworkSpec:
     """Between these, in user units, lies every forecast."""
     labels: LabelSpec | None = None
     """What a network that gives labels has beside; None where values are forecast."""
+    calendar_rows: int = 1
+    """Rows to forecast that share what the calendar and the static covariates say of the first of them."""
     smoothing_season: int = 0
     """Rows in the season of the smoothing forecasts that the state mixes into the linear one; 0 mixes none in."""
 
@@ -154,7 +156,8 @@ class Decoder(nn.Module):
         width = spec.stack.hidden_sizes[-1]
         self.state = nn.Linear(spec.stack.pooled_size, width)
         self.features = nn.Linear(features, width, bias=False)
-        self.step = nn.Parameter(torch.zeros(spec.horizon, width))
+        self.rows, self.horizon = spec.calendar_rows, spec.horizon
+        self.step = nn.Parameter(torch.zeros(-(-spec.horizon // self.rows), width))
         self.hidden = nn.Linear(width, width)
         self.dropout = nn.Dropout(spec.dropout)
         self.out = nn.Linear(width, outputs)
@@ -163,10 +166,13 @@ class Decoder(nn.Module):
 
     def forward(self, state: Tensor, features: Tensor) -> Tensor:
         """state [..., U], features [..., H, E] -> [..., H, K]"""
-        rows = functional.relu(self.state(state).unsqueeze(-2) + self.features(features) + self.step)  # [..., H, D]
-        rows = self.dropout(functional.relu(self.hidden(rows)))
-        decoded: Tensor = self.out(rows)  # [..., H, K]
-        return decoded
+        firsts = features[..., :: self.rows, :]  # [..., H / rows, E]
+        hidden = self.state(state).unsqueeze(-2) + self.features(firsts) + self.step  # [..., H / rows, D]
+        hidden = self.dropout(functional.relu(self.hidden(functional.relu(hidden))))
+        decoded: Tensor = self.out(hidden)  # [..., H / rows, K]
+        if self.rows == 1:
+            return decoded
+        return decoded.repeat_interleave(self.rows, -2)[..., : self.horizon, :]  # [..., H, K]
 
 
 class Mixture(nn.Module):

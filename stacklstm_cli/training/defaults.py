@@ -36,6 +36,8 @@ FAR_AHEAD = 3
 """Seasons, beyond which a horizon is long."""
 MANY_SERIES = 20
 """From so many series on, they differ enough for the state to learn which of them which smoothing suits."""
+DAY = 86_400
+"""Seconds."""
 LEAST_WINDOWS = 8
 """Fewer training windows than this teach nothing that would hold on the next one."""
 
@@ -112,7 +114,9 @@ def resolve(panel: Panel, model: ModelConfig, training: TrainingConfig, metrics:
     plan = plan_for(panel.lengths, panel.step, model, training, metrics, panel.covariates)
     covariates = known_categories(panel, plan.parts.train, panel.lengths)
     inputs = inputs_for(panel, model, covariates, plan)
-    plan = replace(plan, spec=replace(plan.spec, inputs=inputs, transform=transform_for(panel, plan, model)))
+    rows = calendar_rows(panel.step, inputs, plan)
+    spec = replace(plan.spec, inputs=inputs, transform=transform_for(panel, plan, model), calendar_rows=rows)
+    plan = replace(plan, spec=spec)
     check_stack(plan.spec.stack, plan.spec.steps)
     ahead = {"--bidirectional": model.bidirectional, "--attention": model.attention}
     ahead |= {"--gaps interpolate": model.gaps == "interpolate"}
@@ -172,7 +176,7 @@ def inputs_for(panel: Panel, model: ModelConfig, covariates: tuple[Covariate, ..
     time: such cycles are left to the context.
     """
     cycles = cycles_of(panel.step, int(plan.parts.train.max())) if model.calendar else ()
-    if plan.seasonality > 1 and plan.spec.horizon > FAR_AHEAD * plan.seasonality:
+    if plan.spec.horizon > FAR_AHEAD * plan.seasonality > FAR_AHEAD:
         cycles = tuple(name for name in cycles if not is_shown(name, panel.step, plan.spec.context_length))
     if model.holidays:
         if panel.step.unit == "step":
@@ -182,6 +186,17 @@ def inputs_for(panel: Panel, model: ModelConfig, covariates: tuple[Covariate, ..
             )
         calendar_of(model.holidays, range(2024, 2025))
     return InputSpec(covariates, cycles, model.holidays or "")
+
+
+def calendar_rows(step: Step, inputs: InputSpec, plan: Plan) -> int:
+    """Rows to forecast that share what is said of the calendar: those of a patch, far ahead, within a day.
+
+    What does not change within a day need not be worked out row by row, which took most of the time.
+    """
+    far = plan.spec.horizon > FAR_AHEAD * plan.seasonality > FAR_AHEAD
+    slow = bool(inputs.cycles) and "time_of_day" not in inputs.cycles and not inputs.of("known")
+    within = step.unit == "second" and DAY % (step.count * plan.spec.patch_length) == 0
+    return plan.spec.patch_length if far and slow and within else 1
 
 
 def too_short(panel: Panel, model: ModelConfig, training: TrainingConfig, metrics: MetricConfig) -> DataError:

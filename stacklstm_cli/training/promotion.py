@@ -49,6 +49,7 @@ from stacklstm_cli.training.loop import Fit, OnEvent
 from stacklstm_cli.training.parts import Parts
 from stacklstm_cli.training.resume import Resume
 from stacklstm_cli.training.runtime import Clock, Interrupted
+from stacklstm_cli.training.start import Ridge
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 LEVEL = 0.05
@@ -156,7 +157,7 @@ def retrain(
     trial = prepare_trial(champion, panel, plan, config)
     plan = replace(plan, parts=trial.parts)
     trainer = Trainer(panel, plan, device=device, clock=clock, on_event=on_event, resume=resume, begin=trial.begin)
-    chosen, strength = trainer.choose()
+    chosen, ridge = trainer.choose()
     intervals = trainer.calibrate(chosen)
     judgement = trainer.judge(chosen, intervals.judged)
     with clock.interruptible():
@@ -175,12 +176,12 @@ def retrain(
     )
     if not found.decision.promoted:
         return found
-    final, fits = finish(trainer, trial, chosen, strength)
+    final, fits = finish(trainer, trial, chosen, ridge)
     stopped = fits[-1].stopped or chosen.stopped
     options = champion.options | asdict(model)
     with clock.interruptible():
         intervals = moved_on(trainer, champion, trial, intervals)
-    checkpoint = trainer.checkpoint(fits, final, strength, judgement, intervals, options, stopped)
+    checkpoint = trainer.checkpoint(fits, final, ridge, judgement, intervals, options, stopped)
     if final.steps == 0:
         checkpoint.trained_to = panel.starts + rows_seen(champion, panel, champion.trained_to)
     complete(checkpoint, champion, lineage_entry(champion, panel, config, found, final))
@@ -319,7 +320,7 @@ def decide(gate: str, comparison: Comparison | None, contest: Backtest | None) -
     return Decision(True, "better" if comparison.difference < 0 else "not_clearly_worse")
 
 
-def finish(trainer: Trainer, trial: Trial, chosen: Fit, strength: float | None) -> tuple[Fit, tuple[Fit, ...]]:
+def finish(trainer: Trainer, trial: Trial, chosen: Fit, ridge: Ridge) -> tuple[Fit, tuple[Fit, ...]]:
     """The fit whose weights will forecast, and all fits.
 
     Where no step made the challenger better, the champion's final weights stay as well.
@@ -331,7 +332,7 @@ def finish(trainer: Trainer, trial: Trial, chosen: Fit, strength: float | None) 
         return chosen, (chosen,)
     if trial.begin is not None and chosen.steps == 0:
         return replace(chosen, weights=trial.begin.refitting.weights), (chosen,)
-    refitted = trainer.refit(chosen.steps, strength, chosen.recoveries)
+    refitted = trainer.refit(chosen.steps, ridge, chosen.rate)
     if trainer.clock.stopped() == "signal":
         raise Interrupted
     if refitted is None and trial.begin is not None:

@@ -25,6 +25,7 @@ from stacklstm_cli.model.header import FORMAT
 from stacklstm_cli.training.defaults import Plan
 from stacklstm_cli.training.loop import Fit, Snapshot
 from stacklstm_cli.training.runtime import Clock
+from stacklstm_cli.training.start import Ridge
 
 SUFFIX = ".resume"
 LEAST_SECONDS = 10.0
@@ -42,8 +43,8 @@ class Finished:
     """A fit that is done."""
 
     fit: Fit
-    strength: float | None
-    """Ridge strength of its start."""
+    ridge: Ridge
+    """That of its start."""
 
 
 class Resume:
@@ -113,9 +114,9 @@ class Resume:
         self._current = phase, snapshot
         self._write_if_due(LEAST_SECONDS if better else MOST_SECONDS)
 
-    def finish(self, phase: str, fit: Fit, strength: float | None) -> None:
+    def finish(self, phase: str, fit: Fit, ridge: Ridge) -> None:
         """The fit of this phase is done."""
-        self._finished[phase], self._current = Finished(fit, strength), None
+        self._finished[phase], self._current = Finished(fit, ridge), None
         self._write_if_due(LEAST_SECONDS)
 
     def close(self, *, ended: bool) -> None:
@@ -151,7 +152,7 @@ class Resume:
         finished = {}
         for phase, done in self._finished.items():
             tensors |= {f"finished.{phase}.{name}": tensor for name, tensor in done.fit.weights.items()}
-            finished[phase] = asdict(replace(done.fit, weights={}, seconds=0.0)) | {"strength": done.strength}
+            finished[phase] = asdict(replace(done.fit, weights={}, seconds=0.0)) | {"ridge": asdict(done.ridge)}
         current = None
         if self._current is not None:
             current = {"phase": self._current[0], "numbers": self._current[1].numbers}
@@ -181,8 +182,8 @@ class Resume:
             return {name.removeprefix(prefix): tensor for name, tensor in found.items()}
 
         for phase, stored in document["finished"].items():
-            strength = stored.pop("strength")
-            self._finished[phase] = Finished(Fit(**stored | {"weights": part(f"finished.{phase}.")}), strength)
+            ridge = Ridge(**stored.pop("ridge"))
+            self._finished[phase] = Finished(Fit(**stored | {"weights": part(f"finished.{phase}.")}), ridge)
         current = document["current"]
         if current is not None:
             self._current = current["phase"], Snapshot(part("current."), dict(current["numbers"]))
