@@ -41,6 +41,7 @@ from stacklstm_cli.model.inputs import unknown_categories
 from stacklstm_cli.model.labels import label_spec
 from stacklstm_cli.training import runtime as machine
 from stacklstm_cli.training.labels import LabelOutcome, LabelPlan, LabelTrainer, plan_labels
+from stacklstm_cli.training.resume import Resume
 
 FORECASTS_ONLY = (
     *("horizon", "quantiles", "interval", "skip", "loss", "supervise", "calendar", "holidays", "gaps", "transform"),
@@ -110,6 +111,7 @@ def train(
             plan = plan_labels(panel, network, training)
         for line in plan.explained():
             messages.note(line)
+        resume = Resume(path, use=run.resume, on_note=messages.note, on_warning=messages.warning)
         losses = Losses()
         with TrainingProgress(messages.progress_stream) as progress:
 
@@ -117,9 +119,14 @@ def train(
                 progress.update(event)
                 losses.update(event)
 
-            trainer = LabelTrainer(panel, plan, device=device, clock=clock, on_event=on_event)
-            outcome = trainer.run(checkpoints.given_options(data, reading, network, training))
+            trainer = LabelTrainer(panel, plan, device=device, clock=clock, on_event=on_event, resume=resume)
+            try:
+                outcome = trainer.run(checkpoints.given_options(data, reading, network, training))
+            except machine.Interrupted:
+                resume.close(ended=False)
+                raise
         checkpoints.save(outcome.checkpoint, path)
+        resume.close(ended=outcome.stopped != "signal")
     messages.note(f"saved {path}")
     for code, text in outcome.warnings:
         messages.warning(code, text)

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from stacklstm_cli.config import MEDIAN, ModelConfig, TrainingConfig
+from stacklstm_cli.data.history import remember
 from stacklstm_cli.data.labels import are_numbers, labels_change, row_labels, series_labels
 from stacklstm_cli.data.origins import Origins
 from stacklstm_cli.data.panel import Floats, Ints, Panel
@@ -25,7 +26,7 @@ from stacklstm_cli.errors import DataError, NothingLearnedError
 from stacklstm_cli.evaluation.labelled import MAJORITY, NEAREST, neighbours
 from stacklstm_cli.evaluation.labels import LabelJudgement, fit_temperature, judge, majority
 from stacklstm_cli.evaluation.verdict import MODEL
-from stacklstm_cli.model.checkpoint import Checkpoint
+from stacklstm_cli.model.checkpoint import Checkpoint, Weights
 from stacklstm_cli.model.classes import LabelSpec
 from stacklstm_cli.model.heads import LABELS, Scaling
 from stacklstm_cli.model.inputs import InputSpec, known_categories, label_row_width, number_statistics
@@ -34,7 +35,8 @@ from stacklstm_cli.model.layers import StackSpec, check_stack, layer_widths
 from stacklstm_cli.model.network import NetworkSpec
 from stacklstm_cli.training.fitting import describe
 from stacklstm_cli.training.lessons import Lesson, Lessons
-from stacklstm_cli.training.loop import Fit, OnEvent, Schedule, Snapshot, fit, no_snapshots
+from stacklstm_cli.training.loop import Fit, OnEvent, OnSnapshot, Schedule, Snapshot, fit
+from stacklstm_cli.training.resume import Resume
 from stacklstm_cli.training.runtime import Clock, Interrupted
 
 MOST_FOLDS = 4
@@ -53,6 +55,8 @@ LEAST_CHANCE = 1e-12
 """Smaller probabilities count as this one."""
 FOLD_SHARE = 0.5
 """Of a time limit, for the folds."""
+CURVE = "curve."
+"""Before the names of tensors that hold what a fold has told after so many steps."""
 
 
 @dataclass(frozen=True)
@@ -284,16 +288,52 @@ class LabelLessons(Lessons):
         return self
 
 
+@dataclass(frozen=True)
+class CrossValidation:
+    """What the folds have told."""
+
+    curves: tuple[Curve, ...]
+    fits: tuple[Fit, ...]
+    steps: int
+    """At which the folds together judge best."""
+    held: Ints
+    """Series, or rows, that were held out of some fold."""
+    found: Floats
+    """[held, K] what the networks that had not seen them say of them at these steps, calibrated."""
+    temperature: float
+
+    def losses(self, truth: Ints) -> Floats:
+        """[held] what the true class of each was a surprise [nats]."""
+        return surprises(self.found, truth[self.held])
+
+
 class LabelTrainer:
     """One training, from the folds to the networks that are saved."""
 
-    def __init__(self, panel: Panel, plan: LabelPlan, *, device: torch.device, clock: Clock, on_event: OnEvent) -> None:
+    def __init__(
+        self,
+        panel: Panel,
+        plan: LabelPlan,
+        *,
+        device: torch.device,
+        clock: Clock,
+        on_event: OnEvent,
+        resume: Resume | None = None,
+    ) -> None:
+        """`resume` is asked where an earlier run was interrupted, and told how far this one is."""
+        if resume is not None:
+            resume.open(panel, plan, clock)
+        self.resume = resume
         self.panel, self.plan, self.device, self.clock, self.on_event = panel, plan, device, clock, on_event
         self.windows = LabelWindows(panel, plan.spec, device)
         self.origins = label_windows(panel.lengths, plan.spec)
 
     def run(self, options: dict[str, Any]) -> LabelOutcome:
         """Train and judge. `options` are those that were given. Raises `NothingLearnedError` or `Interrupted`."""
+        return self.finish(self.cross_validate(), options)
+
+    def cross_validate(self) -> CrossValidation:
+        """Fit a network on each fold, as far as time allows. Raises as `run` does where there is not one."""
         plan = self.plan
         curves: list[Curve] = []
         fits: list[Fit] = []
@@ -301,34 +341,85 @@ class LabelTrainer:
             if curves and self.clock.stopped(FOLD_SHARE):
                 break
             curve = Curve(self.panel, plan, fold, self.device)
-            fits.append(self.fit(plan.folds[fold], fold, curve, f"fold {fold + 1}", FOLD_SHARE))
+            try:
+                fits.append(self.fit(plan.folds[fold], fold, curve, f"fold {fold + 1}", FOLD_SHARE))
+            except (NothingLearnedError, Interrupted):
+                if not fits:
+                    raise
+                break
             curves.append(curve)
         steps, held, found = best_steps(curves, plan)
         temperature = fit_temperature(np.log(np.maximum(found, LEAST_CHANCE)), plan.truth[held]) if len(held) else 1.0
-        members: list[Fit] = []
-        count = label_spec(plan.spec).members
+        return CrossValidation(tuple(curves), tuple(fits), steps, held, softened(found, temperature), temperature)
+
+    def finish(self, told: CrossValidation, options: dict[str, Any]) -> LabelOutcome:
+        """Fit the networks that are saved on all that has a label, for as many steps as the folds have found."""
+        members = self.members(told.steps)
+        whole = [one for one in members if one.steps >= told.steps]
+        final = whole or members[:1] or [told.fits[0]]
+        judgement = self.judged(told.held, told.found) if len(told.held) else None
+        stopped = self.stopped(told, whole)
+        return LabelOutcome(
+            self.checkpoint(final, told, judgement, options, stopped),
+            (*told.fits, *members),
+            judgement,
+            stopped,
+            tuple(self.warnings(told, members, whole)),
+        )
+
+    def stopped(self, told: CrossValidation, whole: list[Fit]) -> str:
+        """Why something was left out: "time", "signal", or "" where nothing was."""
+        short = len(told.curves) < len(self.plan.folds) or len(whole) < label_spec(self.plan.spec).members
+        return next((one.stopped for one in told.fits if one.stopped), "") or (self.clock.stopped() if short else "")
+
+    def members(self, steps: int) -> list[Fit]:
+        """The networks on all that has a label, as far as time allows."""
+        found: list[Fit] = []
+        count = label_spec(self.plan.spec).members
         for member in range(count):
-            if members and self.clock.stopped((1 + FOLD_SHARE + member / count * FOLD_SHARE) / 2):
+            if found and self.clock.stopped((1 + FOLD_SHARE + member / count * FOLD_SHARE) / 2):
                 break
             if self.clock.stopped() == "signal":
                 break
             try:
-                members.append(self.fit(plan.truth, member, None, f"network {member + 1}", 1.0, steps))
+                found.append(self.fit(self.plan.truth, member, None, f"network {member + 1}", 1.0, steps))
             except (NothingLearnedError, Interrupted):
                 break
-        judgement = self.judged(held, softened(found, temperature)) if len(held) else None
-        warnings = []
-        if len(members) < count:
-            warnings.append(("time_up", f"Stopped early: {len(members) or 1} of {count} networks were fitted."))
-        final = members or fits[:1]
-        checkpoint = self.checkpoint(final, curves, temperature, judgement, options)
-        return LabelOutcome(checkpoint, (*fits, *members), judgement, self.clock.stopped(), tuple(warnings))
+        return found
+
+    def warnings(self, told: CrossValidation, members: list[Fit], whole: list[Fit]) -> Iterator[tuple[str, str]]:
+        """(code, sentence) of what a user must know before trusting this model."""
+        plan = self.plan
+        wanted, folds = label_spec(plan.spec).members, len(plan.folds)
+        why = {"time": "Time was up", "signal": "Stopped by a signal"}.get(self.clock.stopped(), "Training diverged")
+        if len(told.curves) < folds:
+            yield "fewer_folds", f"{why}: {len(told.curves)} of {folds} folds have judged."
+        if not told.held.size:
+            yield "not_judged", f"{why} before judging: the model has no table."
+        if not members:
+            yield "not_refitted", f"{why} before the last fit: the network of the first fold was kept."
+        elif not whole:
+            yield "refit_shortened", f"{why}: the network made {members[0].steps} of {told.steps} steps."
+        elif len(whole) < wanted:
+            yield "time_up", f"{why}: {len(whole)} of {wanted} networks were fitted."
+        recoveries = sum(one.recoveries for one in (*told.fits, *members))
+        if recoveries:
+            times = f"{recoveries} time{'s' * (recoveries > 1)}"
+            yield (
+                "diverged_recovered",
+                f"Training diverged {times}: each time it went back and halved the learning rate.",
+            )
 
     def fit(
         self, truth: Ints, number: int, curve: Curve | None, phase: str, share: float, steps: int | None = None
     ) -> Fit:
         """A new network, fitted to what `truth` holds; its statistics of features are those of the same series."""
         plan = self.plan
+        done = self.resume.finished(phase) if self.resume is not None else None
+        if done is not None:
+            if curve is not None:
+                curve.recall(done.told)
+            return done.fit
         seed = plan.seed + 1000 * number
         with self.clock.interruptible(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -337,11 +428,13 @@ class LabelTrainer:
         known, weights = (torch.as_tensor(part, device=self.device) for part in (truth, plan.weights))
         lessons = LabelLessons(self.windows, self.origins, known, weights.float())
         judged = None
+        state = self.resume.snapshot(phase) if self.resume is not None else None
         if curve is not None:
             curve.like(network)
+            curve.recall({} if state is None else state.tensors)
             held = torch.as_tensor(np.where(plan.held_out(curve.fold), plan.truth, -1), device=self.device)
             judged = LabelLessons(self.windows, self.origins, held, weights.float())
-        return fit(
+        fitted = fit(
             network.to(self.device),
             lessons,
             judged,
@@ -351,8 +444,25 @@ class LabelTrainer:
             phase=phase,
             share_of_time=share,
             on_event=self.on_event,
-            on_snapshot=curve.take if curve is not None else no_snapshots,
+            state=state,
+            on_snapshot=self.taker(phase, curve),
         )
+        if self.resume is not None and fitted.stopped != "signal":
+            self.resume.finish(phase, fitted, told={} if curve is None else curve.told())
+        return fitted
+
+    def taker(self, phase: str, curve: Curve | None) -> OnSnapshot:
+        """What becomes of the snapshots of a fit."""
+
+        def take(snapshot: Snapshot, better: bool) -> None:
+            told: Weights = {}
+            if curve is not None:
+                curve.take(snapshot)
+                told = curve.told()
+            if self.resume is not None:
+                self.resume.offer(phase, replace(snapshot, tensors=snapshot.tensors | told), better)
+
+        return take
 
     def judged(self, held: Ints, found: Floats) -> LabelJudgement:
         """The model's probabilities [held, K] beside the baselines', each fold's from what that fold has learned."""
@@ -368,13 +478,13 @@ class LabelTrainer:
     def checkpoint(
         self,
         final: list[Fit],
-        curves: list[Curve],
-        temperature: float,
+        told: CrossValidation,
         judgement: LabelJudgement | None,
         options: dict[str, Any],
+        stopped: str,
     ) -> Checkpoint:
         panel, plan = self.panel, self.plan
-        labels = replace(label_spec(plan.spec), members=len(final), temperature=temperature)
+        labels = replace(label_spec(plan.spec), members=len(final), temperature=told.temperature)
         return Checkpoint(
             columns=panel.columns,
             step=panel.step,
@@ -394,14 +504,16 @@ class LabelTrainer:
             training={
                 **vars(plan.schedule),
                 "seed": plan.seed,
-                "folds": len(curves),
+                "folds": len(told.curves),
+                "spread": spread(told.losses(plan.truth)),
                 "class_counts": np.bincount(plan.truth[plan.truth >= 0], minlength=len(plan.classes)).tolist(),
                 "history": [],
                 "steps": final[0].steps,
                 "epochs": final[0].epochs,
-                "stopped": self.clock.stopped(),
+                "stopped": stopped,
             },
             options=options,
+            history=remember(panel),
         )
 
 
@@ -423,7 +535,16 @@ class Curve:
         self.network = LabelNetwork(network.spec)
         self.network.load_state_dict(network.state_dict())
 
-    def take(self, snapshot: Snapshot, better: bool) -> None:
+    def told(self) -> Weights:
+        """What was found, as tensors that a file can hold."""
+        return {f"{CURVE}{steps}": torch.as_tensor(found) for steps, found in self.found.items()}
+
+    def recall(self, told: Weights) -> None:
+        """Take up what an interrupted run has found."""
+        mine = {name: found for name, found in told.items() if name.startswith(CURVE)}
+        self.found |= {int(name.removeprefix(CURVE)): found.numpy() for name, found in mine.items()}
+
+    def take(self, snapshot: Snapshot) -> None:
         """Look at the averaged weights of a snapshot."""
         with torch.no_grad():
             for place, parameter in enumerate(self.network.parameters()):
@@ -452,11 +573,20 @@ def best_steps(curves: list[Curve], plan: LabelPlan) -> tuple[int, Ints, Floats]
     def surprise(steps: int) -> float:
         found = said(steps)
         sure = softened(found, fit_temperature(np.log(np.maximum(found, LEAST_CHANCE)), truth))
-        chances = sure[np.arange(truth.size), truth]
-        return float(-np.log(np.maximum(chances, LEAST_CHANCE)) @ plan.weights[truth])
+        return float(surprises(sure, truth) @ plan.weights[truth])
 
     steps = min(sorted({at for curve in told for at in curve.found}), key=surprise)
     return steps, held, said(steps)
+
+
+def surprises(probabilities: Floats, truth: Ints) -> Floats:
+    """[R] -log of the probability [R, K] of each true class [nats]."""
+    return np.asarray(-np.log(np.maximum(probabilities[np.arange(truth.size), truth], LEAST_CHANCE)))
+
+
+def spread(values: Floats) -> float | None:
+    """Standard deviation; None of fewer than two."""
+    return float(values.std(ddof=1)) if values.size > 1 else None
 
 
 def softened(probabilities: Floats, temperature: float) -> Floats:

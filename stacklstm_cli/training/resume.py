@@ -11,7 +11,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,6 @@ from stacklstm_cli.errors import ModelError
 from stacklstm_cli.files import clear_leftovers
 from stacklstm_cli.model.checkpoint import Weights, read_sealed, versions, write_sealed
 from stacklstm_cli.model.header import FORMAT
-from stacklstm_cli.training.defaults import Plan
 from stacklstm_cli.training.loop import Fit, Snapshot
 from stacklstm_cli.training.runtime import Clock
 
@@ -44,6 +43,8 @@ class Finished:
     fit: Fit
     strength: float | None
     """Ridge strength of its start."""
+    told: Weights = field(default_factory=dict)
+    """What else was found on the way, by name."""
 
 
 class Resume:
@@ -77,7 +78,7 @@ class Resume:
         self._unwritten = self._failed = False
         clear_leftovers(self.path)
 
-    def open(self, panel: Panel, plan: Plan, clock: Clock) -> None:
+    def open(self, panel: Panel, plan: Any, clock: Clock) -> None:
         """Take up the state that is there, if it is of this training; else say why not.
 
         The time that the training has already taken counts on `clock`, unless that is already running.
@@ -113,9 +114,9 @@ class Resume:
         self._current = phase, snapshot
         self._write_if_due(LEAST_SECONDS if better else MOST_SECONDS)
 
-    def finish(self, phase: str, fit: Fit, strength: float | None) -> None:
-        """The fit of this phase is done."""
-        self._finished[phase], self._current = Finished(fit, strength), None
+    def finish(self, phase: str, fit: Fit, strength: float | None = None, told: Weights | None = None) -> None:
+        """The fit of this phase is done; `told` is what else is to be kept of it."""
+        self._finished[phase], self._current = Finished(fit, strength, told or {}), None
         self._write_if_due(LEAST_SECONDS)
 
     def close(self, *, ended: bool) -> None:
@@ -151,6 +152,7 @@ class Resume:
         finished = {}
         for phase, done in self._finished.items():
             tensors |= {f"finished.{phase}.{name}": tensor for name, tensor in done.fit.weights.items()}
+            tensors |= {f"told.{phase}.{name}": tensor for name, tensor in done.told.items()}
             finished[phase] = asdict(replace(done.fit, weights={}, seconds=0.0)) | {"strength": done.strength}
         current = None
         if self._current is not None:
@@ -182,7 +184,8 @@ class Resume:
 
         for phase, stored in document["finished"].items():
             strength = stored.pop("strength")
-            self._finished[phase] = Finished(Fit(**stored | {"weights": part(f"finished.{phase}.")}), strength)
+            found = Fit(**stored | {"weights": part(f"finished.{phase}.")})
+            self._finished[phase] = Finished(found, strength, part(f"told.{phase}."))
         current = document["current"]
         if current is not None:
             self._current = current["phase"], Snapshot(part("current."), dict(current["numbers"]))
@@ -195,7 +198,7 @@ class Resume:
         return f"after {', '.join(self._finished)}"
 
 
-def digest_of(plan: Plan) -> str:
-    """SHA-256 of everything in a plan."""
-    text = json.dumps(asdict(plan), default=lambda array: array.tolist())
+def digest_of(plan: Any) -> str:
+    """SHA-256 of everything in a plan, which is a dataclass; of its arrays as they lie in memory."""
+    text = json.dumps(asdict(plan), default=lambda array: hashlib.sha256(array.tobytes()).hexdigest())
     return hashlib.sha256(text.encode()).hexdigest()
