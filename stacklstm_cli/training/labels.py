@@ -119,9 +119,14 @@ class LabelOutcome:
     warnings: tuple[tuple[str, str], ...]
 
 
-def plan_labels(panel: Panel, network: ModelConfig, training: TrainingConfig) -> LabelPlan:
-    """What will be trained. Raises `DataError` for labels that cannot be learned, `UsageError` for such options."""
-    every_row = labels_change(panel)
+def plan_labels(
+    panel: Panel, network: ModelConfig, training: TrainingConfig, *, every_row: bool | None = None
+) -> LabelPlan:
+    """What will be trained; `every_row` says whether each row has a label of its own, which else the labels tell.
+
+    Raises `DataError` for labels that cannot be learned, `UsageError` for such options.
+    """
+    every_row = labels_change(panel) if every_row is None else every_row
     truth = row_labels(panel) if every_row else series_labels(panel)
     refuse_labels(panel, truth, every_row)
     counts = np.bincount(truth[truth >= 0], minlength=len(panel.classes))
@@ -505,6 +510,7 @@ class LabelTrainer:
                 **vars(plan.schedule),
                 "seed": plan.seed,
                 "folds": len(told.curves),
+                "judged": len(told.held),
                 "spread": spread(told.losses(plan.truth)),
                 "class_counts": np.bincount(plan.truth[plan.truth >= 0], minlength=len(plan.classes)).tolist(),
                 "history": [],
