@@ -11,7 +11,7 @@ outputs, F filters, H labels of a window (1, or L where every row has one), K cl
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -94,7 +94,7 @@ class LabelNetwork(nn.Module):
         if not labels.every_row:
             whole: Tensor = (logits + self.bias).unsqueeze(1)  # [B, 1, K]
             return whole
-        rows: Tensor = logits.view(len(logits), -1, len(labels.classes))  # [B, S * P, K]
+        rows: Tensor = logits.view(logits.shape[0], -1, len(labels.classes))  # [B, S * P, K]
         return rows[:, -spec.context_length :] + self.bias  # [B, L, K]
 
     def pooled(self, outputs: Tensor, seen: Tensor) -> Tensor:
@@ -112,8 +112,8 @@ class LabelNetwork(nn.Module):
         observed = inputs.observed.unsqueeze(-1)  # [B, L, 1]
         rows = torch.cat([self.past(inputs.past) * observed, observed], -1)  # [B, L, E]
         rows = functional.pad(rows, (0, 0, spec.steps * spec.patch_length - spec.context_length, 0))  # [B, S * P, E]
-        seen = rows[..., -1].view(len(rows), spec.steps, -1).amax(-1, keepdim=True)  # [B, S, 1]
-        return rows.view(len(rows), spec.steps, -1), seen  # [B, S, P * E]
+        seen = rows[..., -1].view(rows.shape[0], spec.steps, -1).amax(-1, keepdim=True)  # [B, S, 1]
+        return rows.view(rows.shape[0], spec.steps, -1), seen  # [B, S, P * E]
 
 
 class LabelWindows:
@@ -147,6 +147,12 @@ def label_windows(lengths: Ints, spec: NetworkSpec) -> Origins:
     room = np.maximum(lengths - size, 0)[series]
     first = np.minimum(lengths, size)[series]
     return Origins(series, first + room * place // np.maximum(counts[series] - 1, 1))
+
+
+def mean_probabilities(members: Iterable[nn.Module], inputs: Inputs, temperature: float) -> Tensor:
+    """[B, H, K] the mean over networks of the probability of each class, their logits softened."""
+    logits = torch.stack([member(inputs).double() for member in members])  # [M, B, H, K]
+    return (logits / temperature).softmax(-1).mean(0)  # [B, H, K]
 
 
 class Classifier:
@@ -183,8 +189,7 @@ class Classifier:
         for part in torch.split(torch.arange(len(series), device=self.device), max(1, BATCH_NUMBERS // widest)):
             inputs = windows.inputs(series[part], rows[part]).to(self.device, torch.float32)
             with torch.inference_mode():
-                logits = torch.stack([member(inputs).double() for member in self.members])  # [M, B, H, K]
-            found = (logits / self.temperature).softmax(-1).mean(0)  # [B, H, K]
+                found = mean_probabilities(self.members, inputs, self.temperature)  # [B, H, K]
             if not labels.every_row:
                 yield series[part].cpu().numpy(), found[:, 0].cpu().numpy()
                 continue
