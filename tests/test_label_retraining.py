@@ -25,8 +25,8 @@ from stacklstm_cli.training.relabelling import (
     each_network,
     own_options,
     retrain_labels,
-    unseen,
     units_of,
+    unseen,
 )
 from stacklstm_cli.training.runtime import Interrupted
 from tests.commands import ok, run
@@ -170,8 +170,9 @@ def test_equal_runs_give_equal_files_and_a_signal_leaves_the_model(
     panel = panel_of(data, saved)
     device = torch.device("cpu")
     for steps in (2, 50):
-        with monkeypatch.context() as patch, pytest.raises(Interrupted):
-            clock = StopsAfter(steps, "signal", patch)
+        monkeypatch.undo()
+        clock = StopsAfter(steps, "signal", monkeypatch)
+        with pytest.raises(Interrupted):
             retrain_labels(saved, panel, look(saved, panel), RetrainConfig("always"), {}, device=device, clock=clock)
 
 

@@ -19,14 +19,18 @@ from stacklstm_cli.cli.pictures import check_pictures, drawn
 from stacklstm_cli.cli.progress import TrainingProgress
 from stacklstm_cli.cli.report import check_output, refuse_overwriting, write_document, write_forecast
 from stacklstm_cli.cli.runs import finished
+from stacklstm_cli.cli.searching import chosen_configs, entries_of, plan_search, run_search
 from stacklstm_cli.config import (
     DataConfig,
+    MetricConfig,
     ModelConfig,
     OutputConfig,
     PictureConfig,
     ReadingConfig,
     RunConfig,
     RuntimeConfig,
+    SearchConfig,
+    StudyConfig,
     TrainingConfig,
     option_name,
 )
@@ -40,24 +44,16 @@ from stacklstm_cli.model import checkpoint as checkpoints
 from stacklstm_cli.model.inputs import unknown_categories
 from stacklstm_cli.model.labels import label_spec
 from stacklstm_cli.training import runtime as machine
-from stacklstm_cli.training.labels import LabelOutcome, LabelPlan, LabelTrainer, plan_labels
+from stacklstm_cli.training.labels import FORECASTS_ONLY, LabelOutcome, LabelPlan, LabelTrainer, plan_labels
 from stacklstm_cli.training.resume import Resume
-
-FORECASTS_ONLY = (
-    *("horizon", "quantiles", "interval", "skip", "loss", "supervise", "calendar", "holidays", "gaps", "transform"),
-    *("min", "max", "holdout", "refit", "seasonality", "per_series", "per_step", "baselines"),
-)
-"""Options of `train` that say how values are forecast or judged."""
-SEARCHES = ("search", "max_layers", "trials", "pick", "folds", "fits")
 
 
 def refuse_forecasting(given: Collection[str], label: str) -> None:
     """Raise `UsageError` for an option that means nothing where labels are learned."""
-    for name in (*FORECASTS_ONLY, *SEARCHES):
+    for name in FORECASTS_ONLY:
         if name in given:
-            reason = "no search is made for labels" if name in SEARCHES else "it is about forecasts of values"
             raise UsageError(
-                f"{option_name(name)} does not go with --label {label}: {reason}.",
+                f"{option_name(name)} does not go with --label {label}: it is about forecasts of values.",
                 hint=f"Leave {option_name(name)} out.",
                 code="label_conflict",
             )
@@ -89,6 +85,7 @@ def train(
     reading: ReadingConfig,
     network: ModelConfig,
     training: TrainingConfig,
+    search: SearchConfig,
     run: RunConfig,
     runtime: RuntimeConfig,
     output: OutputConfig,
@@ -105,10 +102,18 @@ def train(
     check_writable(path)
     check_output(output, path, *sources)
     check_pictures(pictures, output, path, *sources)
+    entries = entries_of(search, typed)
     with model_lock(path, run.wait, on_note=messages.note, on_warning=messages.warning, sleep=clock.sleep):
         with clock.interruptible():
             panel = read_labelled(sources, data, reading, messages)
             plan = plan_labels(panel, network, training)
+        searched = None
+        if entries:
+            task = plan_search(panel, plan, network, training, MetricConfig(), search, entries, named=True)
+            searched = run_search(task, search, StudyConfig(), device=device, clock=clock, messages=messages)
+            network, training = chosen_configs(searched, network, training)
+            plan = plan_labels(panel, network, training)
+            clock.restart()
         for line in plan.explained():
             messages.note(line)
         resume = Resume(path, use=run.resume, on_note=messages.note, on_warning=messages.warning)
@@ -125,12 +130,14 @@ def train(
             except machine.Interrupted:
                 resume.close(ended=False)
                 raise
+        outcome.checkpoint.search = {} if searched is None else searched.record()
         checkpoints.save(outcome.checkpoint, path)
         resume.close(ended=outcome.stopped != "signal")
     messages.note(f"saved {path}")
     for code, text in outcome.warnings:
         messages.warning(code, text)
     document = training_document(path, panel, plan, outcome, clock)
+    document |= {} if searched is None else {"search": searched.document(None)}
 
     def picture() -> Any:
         if outcome.judgement is None:

@@ -18,7 +18,7 @@ import torch
 
 from stacklstm_cli.cli.documents import envelope
 from stacklstm_cli.cli.grids import plain
-from stacklstm_cli.cli.labelling import FORECASTS_ONLY, each_of, refuse_given
+from stacklstm_cli.cli.labelling import each_of, refuse_given
 from stacklstm_cli.cli.labels import percent, things
 from stacklstm_cli.cli.messages import Messages
 from stacklstm_cli.cli.options import Overrides
@@ -38,6 +38,7 @@ from stacklstm_cli.model.checkpoint import Checkpoint
 from stacklstm_cli.model.lineage import finish_swap, keep_earlier
 from stacklstm_cli.training import promotion
 from stacklstm_cli.training import runtime as machine
+from stacklstm_cli.training.labels import FORECASTS_ONLY
 from stacklstm_cli.training.promotion import CHALLENGER, CHAMPION, EXPLANATIONS, LEVEL, Retrained
 from stacklstm_cli.training.relabelling import LABEL_SCORES, LabelContest, LabelRetrained, retrain_labels
 from stacklstm_cli.training.resume import Resume

@@ -13,7 +13,7 @@ K classes, N series, R rows, O windows.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -33,7 +33,9 @@ Flags = npt.NDArray[np.bool_]
 BATCH_NUMBERS = 2**22
 """Numbers that a batch of windows may hold in its widest tensor."""
 MOMENTUM = 0.1
-"""Share of a batch in the running statistics of the norms: torch's own."""
+"""Share of a batch in the running statistics of the norms: torch's own, as is what follows."""
+EPSILON = 1e-5
+"""Added to their variances."""
 
 
 def label_spec(spec: NetworkSpec) -> LabelSpec:
@@ -59,11 +61,16 @@ class SeenNorm(nn.Module):
         self.register_buffer("variance", torch.ones(width))
 
     def forward(self, places: Tensor, seen: Tensor) -> Tensor:
-        """places [B, T, F], seen [M] which of the B * T there are -> [B, T, F]."""
-        flat = places.flatten(0, 1)  # [B * T, F]
-        learning = self.training and len(seen) > 1  # a single place has no deviation
-        there = functional.batch_norm(flat[seen], self.mean, self.variance, self.weight, self.bias, learning, MOMENTUM)
-        return torch.zeros_like(flat).index_copy(0, seen, there).view_as(places)  # [B, T, F]
+        """places [B, F, T], seen [B, 1, T] -> [B, F, T]."""
+        mean, variance = self.mean, self.variance  # [F], [F]
+        if self.training:
+            count = seen.sum().clamp(min=1)
+            mean = (places * seen).sum((0, 2)) / count
+            variance = (((places - mean.unsqueeze(1)) * seen) ** 2).sum((0, 2)) / count
+            for running, found in ((self.mean, mean), (self.variance, variance)):
+                running.lerp_(found.detach(), MOMENTUM)
+        gain = self.weight * (variance + EPSILON).rsqrt()  # [F]
+        return (places * gain.unsqueeze(1) + (self.bias - mean * gain).unsqueeze(1)) * seen
 
 
 class Convolutions(nn.Module):
@@ -82,12 +89,11 @@ class Convolutions(nn.Module):
 
     def forward(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """rows [B, L, E], whose last number says whether there is one -> [B, T, F] and which places [B, T, 1] are."""
-        seen = functional.max_pool1d(rows[..., -1], self.stride, ceil_mode=True)  # [B, T]
-        which = seen.flatten().nonzero().squeeze(1)  # [M]
+        places = rows.transpose(1, 2)  # [B, E, L]
+        seen = functional.max_pool1d(places[:, -1:], self.stride, ceil_mode=True)  # [B, 1, T]
         for layer, norm in zip(self.layers, self.norms, strict=True):
-            rows = layer(rows.transpose(1, 2)).transpose(1, 2)  # [B, T, F]
-            rows = functional.relu(norm(rows, which))
-        return rows, seen.unsqueeze(-1)
+            places = functional.relu(norm(layer(places), seen))  # [B, F, T]
+        return places.transpose(1, 2), seen.transpose(1, 2)
 
 
 class LabelNetwork(nn.Module):
@@ -114,15 +120,15 @@ class LabelNetwork(nn.Module):
         """Inputs of a batch -> logits [B, H, K]."""
         spec, labels = self.spec, label_spec(self.spec)
         rows = self.rows(inputs)  # [B, S * P, E]
-        steps = rows.view(len(rows), spec.steps, -1)  # [B, S, P * E]
+        steps = rows.view(rows.shape[0], spec.steps, -1)  # [B, S, P * E]
         outputs = self.stack(steps)  # [B, S, W]
         if not labels.every_row:
-            seen = rows[..., -1].view(len(rows), spec.steps, -1).amax(-1, keepdim=True)  # [B, S, 1]
+            seen = rows[..., -1].view(rows.shape[0], spec.steps, -1).amax(-1, keepdim=True)  # [B, S, 1]
             outputs = self.pooled(outputs, seen)  # [B, 2W]
         parts = [self.dropout(outputs)]
         if self.convolutions is not None:
             found, places = self.convolutions(rows)  # [B, T, F], [B, T, 1]
-            each = found.view(len(rows), spec.steps, -1) if labels.every_row else None  # [B, S, P * F]
+            each = found.view(rows.shape[0], spec.steps, -1) if labels.every_row else None  # [B, S, P * F]
             parts.append(found.sum(1) / places.sum(1).clamp(min=1) if each is None else each)
         if self.static.width:
             static = self.static(inputs.static)  # [B, E]
@@ -131,7 +137,7 @@ class LabelNetwork(nn.Module):
         if not labels.every_row:
             whole: Tensor = (logits + self.bias).unsqueeze(1)  # [B, 1, K]
             return whole
-        each_row: Tensor = logits.view(len(logits), -1, len(labels.classes))  # [B, S * P, K]
+        each_row: Tensor = logits.view(logits.shape[0], -1, len(labels.classes))  # [B, S * P, K]
         return each_row[:, -spec.context_length :] + self.bias  # [B, L, K]
 
     def pooled(self, outputs: Tensor, seen: Tensor) -> Tensor:
@@ -184,6 +190,12 @@ def label_windows(lengths: Ints, spec: NetworkSpec) -> Origins:
     return Origins(series, first + room * place // np.maximum(counts[series] - 1, 1))
 
 
+def mean_probabilities(members: Iterable[nn.Module], inputs: Inputs, temperature: float) -> Tensor:
+    """[B, H, K] the mean over networks of the probability of each class, their logits softened."""
+    logits = torch.stack([member(inputs).double() for member in members])  # [M, B, H, K]
+    return (logits / temperature).softmax(-1).mean(0)  # [B, H, K]
+
+
 class Classifier:
     """Fitted networks that differ by their seeds, and what their mean probability of each class is."""
 
@@ -219,8 +231,7 @@ class Classifier:
         for part in torch.split(torch.arange(len(series), device=self.device), max(1, BATCH_NUMBERS // widest)):
             inputs = windows.inputs(series[part], rows[part]).to(self.device, torch.float32)
             with torch.inference_mode():
-                logits = torch.stack([member(inputs).double() for member in self.members])  # [M, B, H, K]
-            found = (logits / self.temperature).softmax(-1).mean(0)  # [B, H, K]
+                found = mean_probabilities(self.members, inputs, self.temperature)  # [B, H, K]
             if not labels.every_row:
                 yield series[part].cpu().numpy(), found[:, 0].cpu().numpy()
                 continue

@@ -22,7 +22,8 @@ from stacklstm_cli.data.history import remember
 from stacklstm_cli.data.labels import are_numbers, labels_change, row_labels, series_labels
 from stacklstm_cli.data.origins import Origins
 from stacklstm_cli.data.panel import Floats, Ints, Panel
-from stacklstm_cli.errors import DataError, NothingLearnedError
+from stacklstm_cli.errors import DataError, NothingLearnedError, UsageError
+from stacklstm_cli.evaluation.comparison import Paired
 from stacklstm_cli.evaluation.labelled import MAJORITY, NEAREST, neighbours
 from stacklstm_cli.evaluation.labels import LabelJudgement, fit_temperature, judge, majority
 from stacklstm_cli.evaluation.verdict import MODEL
@@ -36,9 +37,15 @@ from stacklstm_cli.model.network import NetworkSpec
 from stacklstm_cli.training.fitting import describe
 from stacklstm_cli.training.lessons import Lesson, Lessons
 from stacklstm_cli.training.loop import Fit, OnEvent, OnSnapshot, Schedule, Snapshot, fit
+from stacklstm_cli.training.promotion import ENOUGH_UNITS
 from stacklstm_cli.training.resume import Resume
 from stacklstm_cli.training.runtime import Clock, Interrupted
 
+FORECASTS_ONLY = (
+    *("horizon", "quantiles", "interval", "skip", "loss", "supervise", "calendar", "holidays", "gaps", "transform"),
+    *("min", "max", "holdout", "refit", "seasonality", "per_series", "per_step", "baselines"),
+)
+"""Options of a training that say how values are forecast or judged."""
 MOST_FOLDS = 4
 LEAST_MEMBERS = 2
 """Series of a class, or rows of it, without which nothing of it could be held out."""
@@ -82,6 +89,16 @@ class LabelPlan:
     @property
     def every_row(self) -> bool:
         return label_spec(self.spec).every_row
+
+    @property
+    def seasonality(self) -> int:
+        """Labels have no season."""
+        return 1
+
+    @property
+    def most_context(self) -> int:
+        """Rows of the longest context that a search may try."""
+        return self.spec.context_length
 
     def held_out(self, fold: int) -> Flags:
         """[N] or [R] what a fold is judged on."""
@@ -129,6 +146,12 @@ def plan_labels(
     Raises `DataError` for labels that cannot be learned, `UsageError` for such options.
     """
     every_row = labels_change(panel) if every_row is None else every_row
+    if every_row and network.attention:
+        raise UsageError(
+            "--attention weighs the rows of a series for its one label; here each row has a label of its own.",
+            hint="Leave --attention out.",
+            code="label_conflict",
+        )
     truth = row_labels(panel) if every_row else series_labels(panel)
     refuse_labels(panel, truth, every_row)
     counts = np.bincount(truth[truth >= 0], minlength=len(panel.classes))
@@ -365,7 +388,7 @@ class LabelTrainer:
                 break
             curves.append(curve)
         steps, held, found = best_steps(curves, plan)
-        temperature = fit_temperature(np.log(np.maximum(found, LEAST_CHANCE)), plan.truth[held]) if len(held) else 1.0
+        temperature = fit_temperature(certain(found), plan.truth[held]) if len(held) else 1.0
         return CrossValidation(tuple(curves), tuple(fits), steps, held, softened(found, temperature), temperature)
 
     def finish(self, told: CrossValidation, options: dict[str, Any]) -> LabelOutcome:
@@ -591,11 +614,28 @@ def best_steps(curves: list[Curve], plan: LabelPlan) -> tuple[int, Ints, Floats]
 
     def surprise(steps: int) -> float:
         found = said(steps)
-        sure = softened(found, fit_temperature(np.log(np.maximum(found, LEAST_CHANCE)), truth))
+        sure = softened(found, fit_temperature(certain(found), truth))
         return float(surprises(sure, truth) @ plan.weights[truth])
 
     steps = min(sorted({at for curve in told for at in curve.found}), key=surprise)
     return steps, held, said(steps)
+
+
+def units_of(panel: Panel, plan: LabelPlan, places: Ints) -> tuple[Paired, Ints]:
+    """What is paired, and the unit [G] of each place: series; of rows of few series, stretches with one label."""
+    if not plan.every_row:
+        return "series", np.arange(places.size)
+    series = np.searchsorted(panel.offsets, places, "right") - 1
+    numbers = np.unique(series, return_inverse=True)[1]
+    if not places.size or int(numbers.max()) + 1 >= ENOUGH_UNITS:
+        return "series", np.asarray(numbers)
+    begins = (np.diff(series) != 0) | (np.diff(plan.truth[places]) != 0)
+    return "stretches", np.concatenate([[0], np.cumsum(begins)])
+
+
+def certain(probabilities: Floats) -> Floats:
+    """The logarithms of probabilities."""
+    return np.asarray(np.log(np.maximum(probabilities, LEAST_CHANCE)))
 
 
 def surprises(probabilities: Floats, truth: Ints) -> Floats:

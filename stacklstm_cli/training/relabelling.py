@@ -30,7 +30,7 @@ from stacklstm_cli.evaluation.verdict import MODEL
 from stacklstm_cli.model.checkpoint import Checkpoint
 from stacklstm_cli.model.labels import Classifier, Flags, label_spec
 from stacklstm_cli.training.continuation import stored_config
-from stacklstm_cli.training.labels import CrossValidation, LabelPlan, LabelTrainer, plan_labels, surprises
+from stacklstm_cli.training.labels import CrossValidation, LabelPlan, LabelTrainer, plan_labels, surprises, units_of
 from stacklstm_cli.training.loop import Fit, OnEvent
 from stacklstm_cli.training.promotion import (
     CHALLENGER,
@@ -197,8 +197,7 @@ def judged_on_new(
 
     `groups` [G] are the units that are paired.
     """
-    panel, plan = trainer.panel, trainer.plan
-    truth = plan.truth[places]
+    truth = trainer.plan.truth[places]
     classes = label_spec(champion.spec).classes
     said = list(each_network(champion, trainer, places))  # of [G, K]
     theirs = np.mean([surprises(one, truth) for one in said], axis=0)  # [G]
@@ -233,18 +232,6 @@ def unseen(champion: Checkpoint, panel: Panel, every_row: bool) -> Flags:
         return np.asarray([key not in known for key in panel.keys], dtype=bool)
     place = np.arange(panel.values.size) - np.repeat(panel.offsets[:-1], panel.lengths)  # [R]
     return np.asarray(place >= np.repeat(rows_seen(champion, panel, champion.data_to), panel.lengths))
-
-
-def units_of(panel: Panel, plan: LabelPlan, places: Ints) -> tuple[Paired, Ints]:
-    """What is paired, and the unit [G] of each place: series; of rows of few series, stretches with one label."""
-    if not plan.every_row:
-        return "series", np.arange(places.size)
-    series = np.searchsorted(panel.offsets, places, "right") - 1
-    numbers = np.unique(series, return_inverse=True)[1]
-    if not places.size or int(numbers.max()) + 1 >= ENOUGH_UNITS:
-        return "series", np.asarray(numbers)
-    begins = (np.diff(series) != 0) | (np.diff(plan.truth[places]) != 0)
-    return "stretches", np.concatenate([[0], np.cumsum(begins)])
 
 
 def compare_tables(champion: Checkpoint, losses: Floats) -> Comparison | None:
