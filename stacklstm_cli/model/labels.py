@@ -65,8 +65,8 @@ class SeenNorm(nn.Module):
         mean, variance = self.mean, self.variance  # [F], [F]
         if self.training:
             count = seen.sum().clamp(min=1)
-            mean = (places * seen).sum((0, 2)) / count
-            variance = (((places - mean.unsqueeze(1)) * seen) ** 2).sum((0, 2)) / count
+            mean = (places * seen).sum((0, 2)) / count  # [F]
+            variance = (((places - mean.unsqueeze(1)) * seen) ** 2).sum((0, 2)) / count  # [F]
             for running, found in ((self.mean, mean), (self.variance, variance)):
                 running.lerp_(found.detach(), MOMENTUM)
         gain = self.weight * (variance + EPSILON).rsqrt()  # [F]
@@ -80,7 +80,7 @@ class Convolutions(nn.Module):
         super().__init__()
         self.stride = labels.stride
         widths = [inputs, *labels.filters]
-        kernels = (max(KERNELS[0], self.stride // 2 * 2 + 1), *KERNELS[1:])  # odd, and no row is passed over
+        kernels = (max(KERNELS[0], 2 * self.stride - 1), *KERNELS[1:])  # the last place sees the newest row too
         self.layers = nn.ModuleList(
             nn.Conv1d(narrow, wide, kernel, labels.stride if place == 0 else 1, kernel // 2, bias=False)
             for place, (narrow, wide, kernel) in enumerate(zip(widths, labels.filters, kernels, strict=False))
@@ -128,7 +128,7 @@ class LabelNetwork(nn.Module):
         parts = [self.dropout(outputs)]
         if self.convolutions is not None:
             found, places = self.convolutions(rows)  # [B, T, F], [B, T, 1]
-            each = found.view(rows.shape[0], spec.steps, -1) if labels.every_row else None  # [B, S, P * F]
+            each = found.reshape(rows.shape[0], spec.steps, -1) if labels.every_row else None  # [B, S, P * F]
             parts.append(found.sum(1) / places.sum(1).clamp(min=1) if each is None else each)
         if self.static.width:
             static = self.static(inputs.static)  # [B, E]
@@ -226,8 +226,8 @@ class Classifier:
         kept = np.ones(len(origins), dtype=bool) if wanted is None else wanted[origins.series]
         series = torch.as_tensor(origins.series[kept], device=self.device)
         rows = torch.as_tensor(origins.rows[kept], device=self.device)
-        places = -(-spec.context_length // labels.stride)
-        widest = max(spec.steps * max(4 * spec.stack.width, spec.stack.input_size), places * 4 * sum(labels.filters))
+        convolved = -(-spec.context_length // labels.stride) * 4 * sum(labels.filters)
+        widest = max(spec.steps * max(4 * spec.stack.width, spec.stack.input_size), convolved)
         for part in torch.split(torch.arange(len(series), device=self.device), max(1, BATCH_NUMBERS // widest)):
             inputs = windows.inputs(series[part], rows[part]).to(self.device, torch.float32)
             with torch.inference_mode():

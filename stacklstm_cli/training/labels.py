@@ -52,9 +52,25 @@ LEAST_MEMBERS = 2
 HELD_OUT_ROWS = 0.25
 """Share of the rows of each series that are held out at its end, where there are too few series for folds."""
 MOST_STEPS = 32
-"""Of the stack over one series: longer ones are read several rows at a time, which the convolutions beside it are not."""
+"""Of the stack over one series: it reads longer ones several rows at a time."""
 MOST_PLACES = 128
-"""That the convolutions look at in one series."""
+"""That the convolutions look at in one series: in longer ones, they look at every second, third ... row."""
+FILTERS = (64, 128, 64)
+"""Of the convolutions: half as many as in the paper, for a quarter of the work."""
+STACK_WIDTHS = {False: 16, True: 64}
+"""Of the layers, by whether each row has a label. One label per series is few to learn from: beside convolutions a
+wide stack learns the series by heart."""
+STACK_DROPOUT = {False: 0.8, True: 0.3}
+"""Of what the stack says: that of Karim et al. where there are as few labels as there."""
+MEMBERS = 3
+STEPS = 300
+"""Of a fit, where labels are those of series or the rows are few."""
+WORK = 2**20
+"""Places that the convolutions look at and steps that the stack makes, in all batches of a fit: more steps are not
+made, so that a fit takes some ten seconds of one core however many and long the series are."""
+LEAST_STEPS = 40
+CHECKS = 4
+"""Validations of a fold, one of which says how many steps are made."""
 ROWS_CONTEXT = 128
 """Rows of a window where each row has a label."""
 MOST_CLASSES = 1000
@@ -227,7 +243,7 @@ def network_spec(panel: Panel, config: ModelConfig, every_row: bool) -> NetworkS
     inputs = InputSpec(known_categories(panel, panel.lengths, panel.lengths))
     stack = StackSpec(
         patch * label_row_width(inputs),
-        layer_widths(config.hidden_size or (64 if every_row else 16,), config.layers),
+        layer_widths(config.hidden_size or (STACK_WIDTHS[every_row],), config.layers),
         config.cell,  # type: ignore[arg-type]  # one of the option's choices
         bidirectional=True,  # a label is given once the whole series is known
         residual=config.residual,
@@ -241,7 +257,7 @@ def network_spec(panel: Panel, config: ModelConfig, every_row: bool) -> NetworkS
     check_stack(stack, -(-context // patch))
     return NetworkSpec(
         stack=stack,
-        dropout=(0.3 if every_row else 0.8) if config.dropout is None else config.dropout,
+        dropout=STACK_DROPOUT[every_row] if config.dropout is None else config.dropout,
         patch_length=patch,
         context_length=context,
         horizon=1,
@@ -255,17 +271,6 @@ def network_spec(panel: Panel, config: ModelConfig, every_row: bool) -> NetworkS
     )
 
 
-FILTERS = (64, 128, 64)
-"""Half as wide as those of the paper, for a quarter of the work: no worse in cross-validation."""
-MEMBERS = 3
-STEPS = 300
-WORK = 2**20
-"""Most places that the convolutions look at, and steps that the stack makes, in the batches of one fit: 20 seconds of
-one core, whatever the length of the series."""
-LEAST_STEPS = 40
-CHECKS = 4
-
-
 def schedule(panel: Panel, spec: NetworkSpec, truth: Ints, training: TrainingConfig) -> Schedule:
     """How each fit goes."""
     windows = len(label_windows(panel.lengths, spec))
@@ -277,7 +282,7 @@ def schedule(panel: Panel, spec: NetworkSpec, truth: Ints, training: TrainingCon
         steps = training.epochs * epoch
     return Schedule(
         batch_size=batch,
-        learning_rate=training.learning_rate or 2e-3,
+        learning_rate=training.learning_rate or 4e-3,
         weight_decay=0.01 if training.weight_decay is None else training.weight_decay,
         grad_clip=training.grad_clip,
         max_steps=steps,
