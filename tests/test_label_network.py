@@ -51,6 +51,22 @@ def test_norm_standardises_what_is_seen_and_remembers_it() -> None:
     np.testing.assert_allclose(found[seen[:, 0] > 0], expected, atol=1e-12)
 
 
+def test_shapes_are_features_without_their_level_and_size_in_the_series(tmp_path: Path) -> None:
+    panel = series_panel(tmp_path, 4, 6)
+    spec = plan_labels(panel, ModelConfig(hidden_size=(4,)), TrainingConfig()).spec
+    generator = np.random.default_rng(0)
+    values = generator.normal(5, 3, (2, 6))
+    missing = np.asarray([[0, 1, 0, 0, 0, 0], [0] * 6])
+    there = np.asarray([[0, 1, 1, 1, 1, 1], [1] * 6])
+    values[1] = 7  # flat
+    rows = np.stack([values * (1 - missing) * there, missing * there, there], -1)  # [B, L, E]
+    found = LabelNetwork(spec).shapes(torch.as_tensor(rows))[..., 0].numpy()
+    known = values[0, 2:]
+    np.testing.assert_allclose(found[0, 2:], (known - known.mean()) / known.std(), rtol=1e-6)
+    assert found[0, :2].tolist() == [0, 0]
+    assert found[1].tolist() == [0] * 6
+
+
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("stride", [1, 3, 10])
 def test_rows_in_front_of_a_series_change_nothing(stride: int, training: bool) -> None:

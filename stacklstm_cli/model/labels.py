@@ -3,8 +3,9 @@
 No label is ever an input: what the network sees of a row are its features, and whether the row is there.
 Beside the stack stand the convolutions of Karim et al. 2018, "LSTM Fully Convolutional Networks for Time Series
 Classification": the stack keeps the order of what happens, they find short shapes wherever they are. The stack reads
-several rows of a long series at a time; the convolutions see every row. As there, what the stack says is dropped
-often in training, and what they say never: else the stack learns the few series by heart before they find a shape.
+several rows of a long series at a time; the convolutions see every row, and its features once more without the level
+and size that they have in that series. As in that paper, what the stack says is dropped often in training, and what
+they say never: else the stack learns the few series by heart before they find a shape.
 
 Shape letters: B batch, L rows of a window, P patch, S steps = ceil(L / P), E features of a row, W width of the stack's
 outputs, F filters, T places that the convolutions look at, H labels of a window (1, or L where every row has one),
@@ -33,9 +34,11 @@ Flags = npt.NDArray[np.bool_]
 BATCH_NUMBERS = 2**22
 """Numbers that a batch of windows may hold in its widest tensor."""
 MOMENTUM = 0.1
-"""Share of a batch in the running statistics of the norms: torch's own, as is what follows."""
+"""Share of a batch in the running statistics of the norms: torch's own."""
+LEAST_DEVIATION = 1e-3
+"""Of a feature in a window, in standard deviations of all rows: a flat series has no shape but noise."""
 EPSILON = 1e-5
-"""Added to their variances."""
+"""Added to the variances of the norms: torch's own."""
 
 
 def label_spec(spec: NetworkSpec) -> LabelSpec:
@@ -108,7 +111,8 @@ class LabelNetwork(nn.Module):
         labels = label_spec(spec)
         self.past, self.static = (Features(spec.inputs.of(role)) for role in ("past", "static"))
         self.stack = Stack(spec.stack)
-        self.convolutions = Convolutions(label_row_width(spec.inputs), labels) if labels.filters else None
+        shaped = label_row_width(spec.inputs) + len(self.past.numbers)
+        self.convolutions = Convolutions(shaped, labels) if labels.filters else None
         convolved = labels.filters[-1] if labels.filters else 0
         self.dropout = nn.Dropout(spec.dropout)
         state = spec.stack.output_size if labels.every_row else 2 * spec.stack.output_size
@@ -127,7 +131,7 @@ class LabelNetwork(nn.Module):
             outputs = self.pooled(outputs, seen)  # [B, 2W]
         parts = [self.dropout(outputs)]
         if self.convolutions is not None:
-            found, places = self.convolutions(rows)  # [B, T, F], [B, T, 1]
+            found, places = self.convolutions(torch.cat([self.shapes(rows), rows], -1))  # [B, T, F], [B, T, 1]
             each = found.reshape(rows.shape[0], spec.steps, -1) if labels.every_row else None  # [B, S, P * F]
             parts.append(found.sum(1) / places.sum(1).clamp(min=1) if each is None else each)
         if self.static.width:
@@ -148,6 +152,20 @@ class LabelNetwork(nn.Module):
             weights = weights * self.stack.attention(outputs, newest).unsqueeze(-1)
         mean = (outputs * weights).sum(1) / weights.sum(1).clamp(min=1e-6)  # [B, W]
         return torch.cat([newest, mean], -1)  # [B, 2W]
+
+    def shapes(self, rows: Tensor) -> Tensor:
+        """[B, S * P, E] -> [B, S * P, numbers]: each feature less its mean in the window, over its deviation there.
+
+        What is missing is zero. Series of one class often differ in level and size more than the classes do.
+        """
+        count = len(self.past.numbers)
+        values = rows[..., :count]  # [B, S * P, numbers]
+        there = (1 - rows[..., count : 2 * count]) * rows[..., -1:]  # [B, S * P, numbers]
+        rows_there = there.sum(1, keepdim=True).clamp(min=1)  # [B, 1, numbers]
+        values = (values - (values * there).sum(1, keepdim=True) / rows_there) * there
+        deviation = (values.square().sum(1, keepdim=True) / rows_there + LEAST_DEVIATION**2).sqrt()  # [B, 1, numbers]
+        shape: Tensor = values / deviation
+        return shape
 
     def rows(self, inputs: Inputs) -> Tensor:
         """-> [B, S * P, E]; the last number says whether there is a row. Where P does not divide L, zeros in front."""
