@@ -65,7 +65,7 @@ STACK_DROPOUT = {False: 0.8, True: 0.3}
 MEMBERS = 3
 STEPS = 300
 """Of a fit, where labels are those of series or the rows are few."""
-WORK = 2**20
+WORK = 600_000
 """Places that the convolutions look at and steps that the stack makes, in all batches of a fit: more steps are not
 made, so that a fit takes some ten seconds of one core however many and long the series are."""
 LEAST_STEPS = 40
