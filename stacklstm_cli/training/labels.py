@@ -499,6 +499,8 @@ class LabelTrainer:
             state=state,
             on_snapshot=self.taker(phase, curve),
         )
+        if curve is not None and not curve.found and fitted.stopped != "signal":
+            curve.look(fitted.weights, fitted.steps)
         if self.resume is not None and fitted.stopped != "signal":
             self.resume.finish(phase, fitted, told={} if curve is None else curve.told())
         return fitted
@@ -599,11 +601,15 @@ class Curve:
 
     def take(self, snapshot: Snapshot) -> None:
         """Look at the averaged weights of a snapshot."""
-        with torch.no_grad():
-            for place, parameter in enumerate(self.network.parameters()):
-                parameter.copy_(snapshot.tensors[f"mean.{place}"])
+        names = [name for name, _ in self.network.named_parameters()]
+        means = {name: snapshot.tensors[f"mean.{place}"] for place, name in enumerate(names)}
+        self.look(means, snapshot.numbers["step"])
+
+    def look(self, weights: Weights, steps: int) -> None:
+        """Look at the weights after so many steps."""
+        self.network.load_state_dict(weights, strict=False)
         classifier = Classifier([self.network], self.device)
-        self.found[snapshot.numbers["step"]] = classifier.probabilities(self.panel, self.wanted)[self.held]
+        self.found[steps] = classifier.probabilities(self.panel, self.wanted)[self.held]
 
 
 def best_steps(curves: list[Curve], plan: LabelPlan) -> tuple[int, Ints, Floats]:
