@@ -19,8 +19,10 @@ from stacklstm_cli.cli.pictures import check_pictures, drawn
 from stacklstm_cli.cli.progress import TrainingProgress
 from stacklstm_cli.cli.report import check_output, refuse_overwriting, write_document, write_forecast
 from stacklstm_cli.cli.runs import finished
+from stacklstm_cli.cli.scores import gate, refuse_baseline
 from stacklstm_cli.cli.searching import chosen_configs, entries_of, plan_search, run_search
 from stacklstm_cli.config import (
+    LABEL_BASELINES,
     DataConfig,
     MetricConfig,
     ModelConfig,
@@ -38,6 +40,7 @@ from stacklstm_cli.data.panel import Floats, Panel
 from stacklstm_cli.data.reading import read_panel
 from stacklstm_cli.errors import DataError, UsageError
 from stacklstm_cli.evaluation.labelled import judge_labels
+from stacklstm_cli.evaluation.labels import worse_labels
 from stacklstm_cli.files import check_writable
 from stacklstm_cli.locking import model_lock
 from stacklstm_cli.model import checkpoint as checkpoints
@@ -221,23 +224,32 @@ def evaluate(
     output: OutputConfig,
     pictures: PictureConfig,
     messages: Messages,
+    worst: str | None = None,
 ) -> None:
-    """Score a saved model on the labels of a file, beside the baselines."""
+    """Score a saved model on the labels of a file, beside the baselines; `worst` is the one it must not fall behind."""
     refuse_given(given, path)
+    refuse_baseline(worst, LABEL_BASELINES, "labels")
     labels, column = label_spec(saved.spec), panel.columns.targets[0]
     each = each_of(labels.every_row)
     judgement = judge_labels(saved.classifier(device), panel, saved.training["class_counts"])
     seen = panel.fingerprint() == saved.data["fingerprint"]
     if seen:
         messages.note("the file is the one that the model was trained on: the figures say how well it was learned")
+    messages.note(
+        "nearest_neighbour looks among the labels of this file, each among the others: a model holds no training rows"
+    )
     if judgement.model.unseen:
         messages.note(unseen_note(judgement.model.unseen, each))
     document = envelope("evaluate", path, panel, saved) | label_parts(judgement, column, each)
-    document["labels"] |= {"rows": "in sample" if seen else "as given"}
+    document["labels"] |= {"rows": "in sample" if seen else "as given", "neighbours": "of this file"}
     if seen:
         document["verdict"] = f"IN SAMPLE: {document['verdict']}"
     rows = "rows of the training" if seen else "the file given"
-    with drawn(pictures, messages, lambda: label_picture(judgement, column, each, rows, f"model {path.name}")):
+
+    def picture() -> Any:
+        return label_picture(judgement, column, each, rows, f"model {path.name}")
+
+    with gate(document, worst, worse_labels), drawn(pictures, messages, picture):
         write_document(finished(document, messages), output)
 
 

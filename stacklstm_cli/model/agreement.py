@@ -91,7 +91,7 @@ def disagreement(what: str, windows: int, difference: str) -> ModelError:
     """The error for an ONNX file that says something else than its model."""
     return ModelError(
         f"The ONNX file would not {what} as the model does: on {windows} windows it differs by up to {difference}, "
-        f"{TOLERANCE:.0e} is allowed. Nothing was written.",
+        f"{TOLERANCE:.0e} are allowed. Nothing was written.",
         hint="Please report it, with the output of `stacklstm inspect` for this model and the versions of torch, "
         "onnx and onnxruntime.",
         code="export_differs",

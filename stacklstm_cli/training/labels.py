@@ -117,8 +117,9 @@ class LabelPlan:
         return self.spec.context_length
 
     def held_out(self, fold: int) -> Flags:
-        """[N] or [R] what a fold is judged on."""
-        return (self.truth >= 0) & (self.folds[fold] < 0)
+        """[N] or [R] what a fold is judged on: what is held out, but for classes that the fold never learns."""
+        taught = np.bincount(self.folds[fold][self.folds[fold] >= 0], minlength=len(self.classes)) > 0  # [K]
+        return (self.truth >= 0) & (self.folds[fold] < 0) & taught[self.truth]
 
     def explained(self) -> list[str]:
         """What is trained, for a person."""
@@ -134,12 +135,21 @@ class LabelPlan:
             if len(self.folds) > 1
             else f"the last {HELD_OUT_ROWS:.0%} of the rows choose the steps"
         )
+        alone = self.never_judged()
+        late = [f"classes that nothing is judged by, as they come last only: {', '.join(alone)}"] if alone else []
         return [
             f"labels: {scale}",
             f"classes: {len(labels.classes)} of {of}: {shown}{rest}",
             f"network: {spec.stack.explained()} over {reads}{beside}; {labels.members} networks averaged",
             f"training: {folds}, {self.schedule.max_steps} at most of {self.schedule.batch_size} windows",
+            *late,
         ]
+
+    def never_judged(self) -> list[str]:
+        """Classes that stand only where they are held out, so that no fold can learn them before."""
+        judged = np.logical_or.reduce([self.held_out(fold) for fold in range(len(self.folds))])
+        held = np.logical_or.reduce([(self.truth >= 0) & (fold < 0) for fold in self.folds])
+        return [self.classes[code] for code in np.unique(self.truth[held & ~judged]).tolist()]
 
 
 @dataclass(frozen=True)
@@ -174,7 +184,15 @@ def plan_labels(
     weights = counts.sum() / (len(counts) * counts) if training.class_weights == "balanced" else np.ones(len(counts))
     folds = split_rows(panel, truth) if every_row else split_series(truth, training.seed)
     spec = network_spec(panel, network, every_row)
-    return LabelPlan(spec, schedule(panel, spec, truth, training), training.seed, truth, tuple(folds), weights)
+    plan = LabelPlan(spec, schedule(panel, spec, truth, training), training.seed, truth, tuple(folds), weights)
+    if not all(plan.held_out(fold).any() for fold in range(len(plan.folds))):
+        raise DataError(
+            f"The last {HELD_OUT_ROWS:.0%} of the rows hold no class of the rows before them, so that nothing could "
+            "be judged.",
+            hint="Give more series, each with several of the classes.",
+            code="nothing_to_judge",
+        )
+    return plan
 
 
 def refuse_labels(panel: Panel, truth: Ints, every_row: bool) -> None:
@@ -446,6 +464,12 @@ class LabelTrainer:
             yield "refit_shortened", f"{why}: the network made {members[0].steps} of {told.steps} steps."
         elif len(whole) < wanted:
             yield "time_up", f"{why}: {len(whole)} of {wanted} networks were fitted."
+        late = plan.never_judged()
+        if late:
+            yield (
+                "class_not_judged",
+                f"Nothing is known of how well these classes are told, which come last only: {', '.join(late)}.",
+            )
         recoveries = sum(one.recoveries for one in (*told.fits, *members))
         if recoveries:
             times = f"{recoveries} time{'s' * (recoveries > 1)}"
@@ -491,6 +515,8 @@ class LabelTrainer:
             state=state,
             on_snapshot=self.taker(phase, curve),
         )
+        if curve is not None and not curve.found and fitted.stopped != "signal":
+            curve.look(fitted.weights, fitted.steps)
         if self.resume is not None and fitted.stopped != "signal":
             self.resume.finish(phase, fitted, told={} if curve is None else curve.told())
         return fitted
@@ -591,13 +617,16 @@ class Curve:
 
     def take(self, snapshot: Snapshot) -> None:
         """Look at the averaged weights of a snapshot."""
-        with torch.no_grad():
-            for place, parameter in enumerate(self.network.parameters()):
-                parameter.copy_(snapshot.tensors[f"mean.{place}"])
-            for name, buffer in self.network.named_buffers():
-                buffer.copy_(snapshot.tensors[f"network.{name}"])
+        names = [name for name, _ in self.network.named_parameters()]
+        means = {name: snapshot.tensors[f"mean.{place}"] for place, name in enumerate(names)}
+        norms = {name: snapshot.tensors[f"network.{name}"] for name, _ in self.network.named_buffers()}
+        self.look(means | norms, snapshot.numbers["step"])
+
+    def look(self, weights: Weights, steps: int) -> None:
+        """Look at the weights after so many steps."""
+        self.network.load_state_dict(weights, strict=False)
         classifier = Classifier([self.network], self.device)
-        self.found[snapshot.numbers["step"]] = classifier.probabilities(self.panel, self.wanted)[self.held]
+        self.found[steps] = classifier.probabilities(self.panel, self.wanted)[self.held]
 
 
 def best_steps(curves: list[Curve], plan: LabelPlan) -> tuple[int, Ints, Floats]:
@@ -660,12 +689,18 @@ def softened(probabilities: Floats, temperature: float) -> Floats:
     return shares
 
 
+def last_known(panel: Panel, known: Flags) -> Ints:
+    """[N] rows of each series up to the last one of `known` [R]; 0 where there is none."""
+    place = np.arange(known.size) - np.repeat(panel.offsets[:-1], panel.lengths)  # [R]
+    return np.maximum.reduceat(np.where(known, place + 1, 0), panel.offsets[:-1])
+
+
 def set_statistics(network: LabelNetwork, panel: Panel, truth: Ints, every_row: bool) -> None:
-    """Means and deviations of the features, over the series from which something is learned."""
+    """Means and deviations of the features, over the series from which something is learned, of rows up to the last
+    one that teaches."""
     known = truth >= 0
-    if every_row:
-        known = np.logical_or.reduceat(known, panel.offsets[:-1])
-    mean, deviation = number_statistics(panel, np.where(known, panel.lengths, 0))
+    ends = np.where(known, panel.lengths, 0) if not every_row else last_known(panel, known)
+    mean, deviation = number_statistics(panel, ends)
     timed = len(network.spec.inputs.of("past"))
     for features, begin, end in ((network.past, 0, timed), (network.static, timed, len(mean))):
         features.mean.copy_(torch.as_tensor(mean[begin:end][features.numbers]))
