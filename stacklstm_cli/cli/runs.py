@@ -76,10 +76,8 @@ def train(
     if data.label is not None:
         with clock.interruptible():
             from stacklstm_cli.cli import labelling
-        given = {*typed, *(["search"] if entries_of(search, typed) else [])}
-        return labelling.train(
-            *(sources, path, data, reading, network, training, run, runtime, output, pictures, messages, given, clock)
-        )
+        options = (data, reading, network, training, search, run, runtime, output, pictures)
+        return labelling.train(sources, path, *options, messages, typed, clock)
     refuse_label_options(typed)
     with clock.interruptible():
         from stacklstm_cli.training.defaults import resolve

@@ -56,6 +56,11 @@ class Plan:
     unvalidated_steps: int
     """Steps where no validation part can choose them."""
 
+    @property
+    def most_context(self) -> int:
+        """Rows of the longest context that the training part of a series can fill."""
+        return int(self.parts.train.max()) - self.spec.horizon
+
     def least_context(self, ends: Ints) -> Ints:
         """Rows [N] that must precede a training window in series of these lengths [N].
 

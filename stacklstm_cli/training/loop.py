@@ -61,6 +61,8 @@ class Schedule:
     """Whether the weights it starts with are kept where no validation is better: those of a fitted network."""
     every_step: bool = False
     """Whether each step of the stack is trained on the horizon behind it, and not the newest alone."""
+    anneal: bool = False
+    """Whether the learning rates fall to zero until `max_steps`."""
 
 
 @dataclass
@@ -332,7 +334,7 @@ def build_optimiser(network: Network, schedule: Schedule) -> AdamW:
     groups = [Group(own, rate, decay), Group([network.bias], rate, 0.0)]
     if network.skip is not None:
         groups.append(Group([network.skip], rate * schedule.skip_rate, decay))
-    return AdamW(groups, schedule.warmup)
+    return AdamW(groups, schedule.warmup, schedule.max_steps if schedule.anneal else None)
 
 
 def train_step(network: Network, lesson: Lesson, head: Teacher, optimiser: AdamW, grad_clip: float) -> float:

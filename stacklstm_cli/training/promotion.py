@@ -65,7 +65,7 @@ SCORES = ("mae", "rmse", "mase", "wql")
 Side = Literal["final", "judged"]
 """Weights of a champion."""
 Why = Literal["better", "clearly_better", "not_clearly_worse", "clearly_worse", "not_clearly_better", "too_few_origins",
-              "always", "not_finite"]  # fmt: skip
+              "too_few_labels", "always", "not_finite"]  # fmt: skip
 EXPLANATIONS: dict[Why, str] = {
     "better": "its error is lower",
     "clearly_better": "its error is clearly lower",
@@ -73,6 +73,7 @@ EXPLANATIONS: dict[Why, str] = {
     "clearly_worse": "its error is clearly higher",
     "not_clearly_better": "its error is not clearly lower",
     "too_few_origins": "too few origins to tell the two apart",
+    "too_few_labels": "too few labels to tell the two apart",
     "always": "the gate is open",
     "not_finite": "some of its forecasts are not finite",
 }
@@ -119,6 +120,11 @@ class Retrained:
     """Why it ended early: "time" or ""."""
     warnings: tuple[tuple[str, str], ...] = ()
     """(code, sentence)"""
+
+    @property
+    def side(self) -> Side:
+        """Which weights stood for the champion."""
+        return self.trial.side
 
 
 def look(champion: Checkpoint, panel: Panel) -> Changes:
@@ -307,10 +313,15 @@ def decide(gate: str, comparison: Comparison | None, contest: Backtest | None) -
     """Always a decision: a gate that waits for more evidence would block for as long as there is none."""
     if contest is not None and not np.isfinite(contest.forecasts[CHALLENGER]).all():
         return Decision(False, "not_finite")
+    return decide_by(gate, comparison, "too_few_origins")
+
+
+def decide_by(gate: str, comparison: Comparison | None, too_few: Why) -> Decision:
+    """What follows from two finite errors; `too_few` is why, where they cannot be told apart."""
     if gate == "always":
         return Decision(True, "always")
     if comparison is None or math.isnan(comparison.p_value):
-        return Decision(gate == "unless-worse", "too_few_origins")
+        return Decision(gate == "unless-worse", too_few)
     if gate == "strict":
         clearly = comparison.clearly_better(LEVEL)
         return Decision(clearly, "clearly_better" if clearly else "not_clearly_better")
