@@ -275,7 +275,9 @@ class RuntimeConfig(Checked):
     """Where it runs."""
 
     device: str = option("auto", "auto, cpu, cuda, cuda:N or mps.")
-    threads: int = option(1, "Threads of the CPU; more than one pays only on an idle machine.", minimum=1, maximum=1024)
+    threads: int | None = option(
+        None, "Threads of the CPU; they change no result.", minimum=1, maximum=1024, unset="as many as pay"
+    )
 
 
 @dataclass(frozen=True)

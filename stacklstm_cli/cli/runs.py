@@ -86,7 +86,7 @@ def train(
         from stacklstm_cli.training.fitting import Trainer
         from stacklstm_cli.training.resume import Resume
 
-        device = machine.prepare(runtime)
+        device = machine.prepare(runtime, trains=True)
     refuse_overwriting("--model", path, sources)
     check_writable(path)
     check_output(output, path, *sources)

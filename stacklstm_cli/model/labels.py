@@ -22,6 +22,7 @@ from torch.nn import functional
 from stacklstm_cli.data.origins import Origins
 from stacklstm_cli.data.panel import Floats, Ints, Panel
 from stacklstm_cli.model.classes import KERNELS, LabelSpec
+from stacklstm_cli.model.dropout import Dropout
 from stacklstm_cli.model.network import Features, NetworkSpec
 from stacklstm_cli.model.stack import Stack
 from stacklstm_cli.model.windows import CovariateRows, Inputs
@@ -72,7 +73,7 @@ class LabelNetwork(nn.Module):
         self.stack = Stack(spec.stack)
         self.convolutions = Convolutions(spec.stack.input_size, labels.filters) if labels.filters else None
         convolved = labels.filters[-1] if labels.filters else 0
-        self.dropout = nn.Dropout(spec.dropout)
+        self.dropout = Dropout(spec.dropout)
         state = spec.stack.output_size if labels.every_row else 2 * spec.stack.output_size
         rows = spec.patch_length if labels.every_row else 1
         self.head = nn.Linear(state + convolved + self.static.width, rows * len(labels.classes), bias=False)

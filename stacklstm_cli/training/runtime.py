@@ -25,11 +25,29 @@ SECONDS_AFTER_SIGNAL = 0.5
 """How long a validation may go on after a signal: two seconds are all there is, and the model is to be saved."""
 
 
-def prepare(config: RuntimeConfig) -> torch.device:
-    """Set the threads and find the device. Raises `UsageError` for a device that is not there."""
+_limits: dict[str, int | None] = {"threads": None}
+
+
+def set_threads(threads: int | None) -> None:
+    """Let so many shards run at once in this process from now on; None is as many as are fastest."""
+    _limits["threads"] = threads
+
+
+def get_threads() -> int | None:
+    """What `set_threads` said last."""
+    return _limits["threads"]
+
+
+def prepare(config: RuntimeConfig, *, trains: bool = False) -> torch.device:
+    """Set the threads and find the device. Raises `UsageError` for a device that is not there.
+
+    What `trains` has one thread of OpenMP, whatever was asked for: several add in another order, which changes the
+    last bits of a model.
+    """
     import torch
 
-    torch.set_num_threads(config.threads)
+    torch.set_num_threads(1 if trains else config.threads or 1)
+    set_threads(config.threads)
     return find_device(config.device)
 
 
