@@ -32,10 +32,10 @@ from stacklstm_cli.training.pace import Pace
 from stacklstm_cli.training.ranks import Ranks, get_ranks
 from stacklstm_cli.training.runtime import get_threads
 
-LEAST_WORK = 125_000_000
-"""Multiplications in the forward pass of a shard. Each costs some milliseconds beside its arithmetic, on any machine:
-with fewer, a single core would pay a fifth for it and more."""
-LEAST_SHARD = 16
+LEAST_WORK = 300_000_000
+"""Multiplications in the forward pass of a shard. Each costs some 4 ms beside its arithmetic, which is then less than
+a twentieth: a single core loses next to nothing by the cut."""
+LEAST_SHARD = 32
 """Windows: products of fewer leave a core's arithmetic units idle."""
 MOST_SHARDS = 8
 
@@ -47,12 +47,13 @@ Part = tuple[Tensor, Tensor, tuple[Tensor, ...]]
 def shard_count(batch_size: int, work: int, device: torch.device, processes: int = 1) -> int:
     """Into how many shards a batch is cut, where a window costs `work` multiplications.
 
-    A matter of batch and network alone, so that equal runs stay equal; on other devices than CPUs, one for each of the
-    processes, as only several of these share the work there.
+    A matter of batch and network alone, so that equal runs stay equal: a power of two, which two and four cores share
+    evenly. On other devices than CPUs one for each of the processes, as only several of these share the work there.
     """
     if device.type != "cpu":
         return processes
-    return max(1, min(MOST_SHARDS, batch_size // LEAST_SHARD, batch_size * work // LEAST_WORK))
+    most = max(1, min(MOST_SHARDS, batch_size // LEAST_SHARD, batch_size * work // LEAST_WORK))
+    return 1 << (int(most).bit_length() - 1)
 
 
 def multiplications(spec: NetworkSpec, *, every_step: bool = False) -> int:
