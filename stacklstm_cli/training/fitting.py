@@ -34,6 +34,7 @@ from stacklstm_cli.training.continuation import Continuation, FromWeights
 from stacklstm_cli.training.defaults import Plan
 from stacklstm_cli.training.lessons import Lessons, lesson_origins, series_weights
 from stacklstm_cli.training.loop import Fit, OnEvent, Schedule, fit, no_snapshots
+from stacklstm_cli.training.ranks import get_ranks
 from stacklstm_cli.training.resume import Resume
 from stacklstm_cli.training.runtime import Clock, Interrupted
 from stacklstm_cli.training.start import Start, choose_start, start_with
@@ -104,11 +105,12 @@ class Trainer:
         without a finite result.
         """
         chosen, strength = self.choose()
-        intervals = self.calibrate(chosen) if chosen.stopped != "signal" else Calibrations()
-        judgement = self.judge(chosen, intervals.judged) if chosen.stopped != "signal" else None
+        judges = chosen.stopped != "signal" and get_ranks().leads
+        intervals = self.calibrate(chosen) if judges else Calibrations()
+        judgement = self.judge(chosen, intervals.judged) if judges else None
         fits: tuple[Fit, ...] = (chosen,)
         final = chosen
-        if self.refits and not self.clock.stopped():
+        if self.refits and not self.clock.agreed():
             refitted = self.refit(chosen.steps, strength, chosen.recoveries)
             if refitted is not None:
                 fits = (chosen, refitted)

@@ -20,6 +20,7 @@ from stacklstm_cli.errors import NothingLearnedError
 from stacklstm_cli.model.heads import Teacher, build_teacher
 from stacklstm_cli.training.lessons import Lessons
 from stacklstm_cli.training.optimiser import AdamW, Group, WeightAverage
+from stacklstm_cli.training.ranks import get_ranks
 from stacklstm_cli.training.runtime import Clock, Interrupted, Stopped
 from stacklstm_cli.training.shards import Network, Shards, lesson_loss, one_openmp_thread
 
@@ -239,6 +240,7 @@ def fit(
     judged = validation.thinned(schedule.validation_windows) if validation is not None else None
     diverged, validated = False, judged is not None
     shards = Shards(network, lessons, head, batch_size=min(schedule.batch_size, len(lessons)), seed=seed)
+    shards.ranks.copy_first([*network.state_dict().values()])
     learner = Learner(shards, schedule, seed)
     with one_openmp_thread(), shards:
         watch, at_start = learner.watch, None
@@ -250,11 +252,11 @@ def fit(
             learner.resume(state)
         good, batch_size = learner.snapshot(), learner.batches.size
         clock.start()
-        stopped = clock.stopped(share_of_time)
+        stopped = clock.agreed(share_of_time)
         while learner.step < schedule.max_steps and learner.checks_since_best < schedule.patience and not stopped:
             begin = time.perf_counter()
             loss = train_step(shards, next(learner.batches), learner.optimiser, schedule.grad_clip)
-            stopped = clock.stopped(share_of_time)  # then the weights in hand are validated too
+            stopped = clock.agreed(share_of_time)  # then the weights in hand are validated too
             if math.isfinite(loss):
                 learner.average.update()
                 learner.step += 1
@@ -325,7 +327,7 @@ def train_step(shards: Shards, chosen: Tensor, optimiser: AdamW, grad_clip: floa
 
 
 def validate(network: Network, average: WeightAverage, lessons: Lessons, head: Teacher, clock: Clock) -> float:
-    """Mean loss of the averaged weights over all windows of `lessons`.
+    """Mean loss of the averaged weights over all windows of `lessons`; of several processes, what the first one found.
 
     Raises `Interrupted` where a signal came some time ago.
     """
@@ -341,7 +343,9 @@ def validate(network: Network, average: WeightAverage, lessons: Lessons, head: T
                 clock.hurry()
     finally:
         average.swap()
-    return total / max(known, 1.0)
+    value = torch.tensor(total / max(known, 1.0), dtype=torch.float64)
+    get_ranks().copy_first([value])
+    return float(value)
 
 
 def improves(value: float | None, best: float | None) -> bool:

@@ -15,11 +15,17 @@ import contextlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-
-import torch
-from torch import Tensor
+from datetime import timedelta
+from typing import TYPE_CHECKING
 
 from stacklstm_cli.errors import PeerLostError, UsageError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+LONGEST_SILENCE = timedelta(hours=6)
+"""The others wait so long for one that judges a model, say; torchrun itself notices at once when one dies."""
 
 
 @dataclass(frozen=True)
@@ -52,15 +58,22 @@ class Ranks:
         """Whether this process is the one that writes and prints."""
         return self.rank == 0
 
-    def join(self, device: torch.device) -> None:
-        """Meet the others. Only where there are any."""
-        if self.size > 1 and not torch.distributed.is_initialized():
-            with peers_needed():
-                torch.distributed.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+    @contextlib.contextmanager
+    def together(self, device: torch.device) -> Iterator[None]:
+        """Within it, what is trained in this process is shared with the others."""
+        if self.size == 1:
+            yield
+            return
+        import torch
 
-    def leave(self) -> None:
-        """Part from the others."""
-        if self.size > 1 and torch.distributed.is_initialized():
+        with peers_needed():
+            backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+            torch.distributed.init_process_group(backend, timeout=LONGEST_SILENCE)
+        _here[0] = self
+        try:
+            yield
+        finally:
+            _here[0] = ALONE
             torch.distributed.destroy_process_group()
 
     def complete(self, rows: Tensor) -> None:
@@ -70,6 +83,8 @@ class Ranks:
         """
         if self.size == 1:
             return
+        import torch
+
         others = [at for at in range(len(rows)) if at % self.size != self.rank]
         rows[others] = 0  # a number plus zeros is that number, whatever is added first
         with peers_needed():
@@ -79,40 +94,41 @@ class Ranks:
         """Replace each tensor by that of the first process."""
         if self.size == 1:
             return
+        import torch
+
         with peers_needed():
             for tensor in tensors:
                 torch.distributed.broadcast(tensor, 0)
 
     def text_of_first(self, data: bytes) -> bytes:
         """What the first process gives."""
+        import torch
+
         size = torch.tensor([len(data)])
         self.copy_first([size])
-        told = torch.zeros(int(size), dtype=torch.uint8)
-        if self.leads:
-            told[:] = torch.frombuffer(bytearray(data), dtype=torch.uint8)
-        self.copy_first([told])
-        return told.numpy().tobytes()
+        told = bytearray(data if self.leads else int(size))
+        if told:
+            self.copy_first([torch.frombuffer(told, dtype=torch.uint8)])
+        return bytes(told)
 
     def largest(self, number: int) -> int:
         """The largest of the numbers that the processes give: one that stops, stops all."""
         if self.size == 1:
             return number
+        import torch
+
         told = torch.tensor([number])
         with peers_needed():
             torch.distributed.all_reduce(told, op=torch.distributed.ReduceOp.MAX)
         return int(told)
 
 
-_here = [Ranks()]
-
-
-def set_ranks(ranks: Ranks) -> None:
-    """Whatever is trained in this process from now on is shared with these."""
-    _here[0] = ranks
+ALONE = Ranks()
+_here = [ALONE]
 
 
 def get_ranks() -> Ranks:
-    """What `set_ranks` said last; alone without it."""
+    """Those with which this process is `together` now."""
     return _here[0]
 
 
