@@ -313,6 +313,23 @@ class Trainer:
                     "the learning rate.",
                 )
             )
+        pieces, shards, size = max(one.pieces for one in fits), fits[0].shards, fits[0].processes
+        if pieces > 1:
+            found.append(
+                (
+                    "out_of_memory",
+                    f"Memory did not suffice for {self.plan.schedule.batch_size // shards} windows at a time: "
+                    f"they were computed in {pieces} parts.",
+                )
+            )
+        if shards < size:
+            found.append(
+                (
+                    "processes_idle",
+                    f"This network's batches are worth {shards} process{'es' * (shards != 1)}, so "
+                    f"{size - shards} of {size} had nothing to do; a larger --batch-size would share the work.",
+                )
+            )
         if useless(fits[0]):
             found.append(
                 (

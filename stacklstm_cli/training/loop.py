@@ -81,6 +81,12 @@ class Fit:
     windows_per_second: float | None = None
     recoveries: int = 0
     """How often it diverged, went back and halved its learning rate."""
+    processes: int = 1
+    """How many shared the work."""
+    shards: int = 1
+    """Into how many a batch was cut."""
+    pieces: int = 1
+    """In how many parts, one after the other, each was computed: more where memory did not suffice."""
     start_validation: float | None = None
     """Validation loss of the network before the first step, on at most `START_WINDOWS` windows."""
 
@@ -296,7 +302,8 @@ def fit(
     best.history, best.stopped = learner.history, stopped
     best.windows, best.seconds = watch.windows, time.perf_counter() - watch.begin
     best.epochs, best.first_epoch_seconds = best.steps * batch_size / len(lessons), watch.first_epoch_seconds
-    best.windows_per_second = watch.windows_per_second
+    best.windows_per_second, best.shards, best.pieces = watch.windows_per_second, shards.count, shards.pieces
+    best.processes = shards.ranks.size
     best.recoveries, best.start_validation = learner.recoveries, at_start
     return best
 
