@@ -19,7 +19,7 @@ from stacklstm_cli.model.inputs import InputSpec
 from stacklstm_cli.model.network import NetworkSpec, StackedRNN
 from stacklstm_cli.model.windows import Windows
 from stacklstm_cli.training import shards
-from stacklstm_cli.training.lessons import Lessons, lesson_origins
+from stacklstm_cli.training.lessons import Lesson, Lessons, lesson_origins
 from stacklstm_cli.training.loop import Schedule, fit
 from stacklstm_cli.training.pace import AGE, FALL, LOOKED_AT, TRIALS, Pace
 from stacklstm_cli.training.runtime import Clock, set_threads
@@ -258,3 +258,51 @@ def test_fits_with_any_number_of_threads_give_the_same_bits() -> None:
     for other in found[1:]:
         assert other.history == found[0].history
         assert all(torch.equal(other.weights[name], tensor) for name, tensor in found[0].weights.items())
+
+
+class TestOutOfMemory:
+    """As a GPU says it: on a CPU the system kills the process instead."""
+
+    def limited(self, monkeypatch: pytest.MonkeyPatch, most: int) -> list[int]:
+        """Batches of more windows than `most` do not fit; the sizes that were tried are told."""
+        usual, sizes = Lessons.batch, list[int]()
+
+        def batch(self: Lessons, chosen: torch.Tensor, *, exact: bool = False) -> Lesson:
+            if torch.is_grad_enabled():
+                sizes.append(len(chosen))
+                if len(chosen) > most:
+                    raise torch.OutOfMemoryError("CUDA out of memory.")
+            return usual(self, chosen, exact=exact)
+
+        monkeypatch.setattr(Lessons, "batch", batch)
+        return sizes
+
+    @pytest.mark.parametrize("least_shard", [64, 1000], ids=["shards", "one piece"])
+    def test_fewer_windows_are_computed_at_a_time(self, monkeypatch: pytest.MonkeyPatch, least_shard: int) -> None:
+        """The gradients are those of the whole batch, and what did not fit is not tried again."""
+        monkeypatch.setattr(shards, "LEAST_SHARD", least_shard)
+        spec = small_spec(context_length=8, hidden_size=6, dropout=0.0)
+        loss, *expected = gradients(spec, 1)
+        sizes = self.limited(monkeypatch, 30)
+        found_loss, *found = gradients(spec, 1)
+        assert found_loss == pytest.approx(float(loss), rel=1e-5)
+        for own, other in zip(found, expected, strict=True):
+            torch.testing.assert_close(own, other, rtol=1e-4, atol=1e-6)
+        first = next(place for place, size in enumerate(sizes) if size <= 30)
+        assert all(size <= 30 for size in sizes[first:])
+        assert sum(sizes[first:]) == 200
+
+    def test_a_fit_goes_on_and_says_so(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        spec = small_spec(context_length=8, hidden_size=6)
+        lessons = lessons_of(spec)
+        self.limited(monkeypatch, 70)
+        found = fit(StackedRNN(spec), lessons, lessons, SCHEDULE, seed=1, clock=Clock(), phase="")
+        assert (found.shards, found.pieces, found.steps > 0) == (4, 1, True)
+        self.limited(monkeypatch, 20)
+        found = fit(StackedRNN(spec), lessons, lessons, SCHEDULE, seed=1, clock=Clock(), phase="")
+        assert (found.shards, found.pieces, found.steps > 0) == (4, 4, True)
+
+    def test_a_single_window_that_does_not_fit_ends_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.limited(monkeypatch, 0)
+        with pytest.raises(torch.OutOfMemoryError):
+            gradients(small_spec(context_length=8, hidden_size=6), 1)
