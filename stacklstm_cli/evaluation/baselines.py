@@ -170,7 +170,7 @@ def _gaussian(normal: _Normal, quantiles: Sequence[float]) -> Floats:
 
 @dataclass(frozen=True, eq=False)
 class _History:
-    """All rows of a panel in a line, and where in it the origins cut. Their indices are of 32 bits where that is enough.
+    """All rows of a panel in a line, and where in it the origins cut. Indices are of 32 bits where that is enough.
 
     Whatever is accumulated here at a row depends on that row and earlier ones of its series only, so
     that a value read at a cutoff knows nothing later.
