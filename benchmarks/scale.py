@@ -24,13 +24,16 @@ MEGABYTE = 1_000_000
 NETWORK = 150 * MEGABYTE
 """What network and batch may take beside the data."""
 RUN = """
-import resource, sys
+import re, resource, sys
+from pathlib import Path
 from stacklstm_cli.cli import app, runs
 import stacklstm_cli.training.fitting, stacklstm_cli.training.resume
 if len(sys.argv) > 1:
     app.app(sys.argv[1:], standalone_mode=False)
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(peak if sys.platform == "darwin" else 1024 * peak, file=sys.stderr)
+status = Path("/proc/self/status")  # where it is, as the other figure begins with that of the parent process
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (1024 if sys.platform == "darwin" else 1)
+peak = int(re.search(r"VmHWM:\\s*(\\d+) kB", status.read_text())[1]) if status.exists() else peak
+print(1024 * peak, file=sys.stderr)
 """
 
 

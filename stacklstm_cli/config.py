@@ -276,7 +276,7 @@ class RuntimeConfig(Checked):
 
     device: str = option("auto", "auto, cpu, cuda, cuda:N or mps.")
     threads: int | None = option(
-        None, "Threads of the CPU; they change no result.", minimum=1, maximum=1024, unset="as many as pay"
+        None, "Threads of the CPU; they change no model.", minimum=1, maximum=1024, unset="found in training, else 1"
     )
 
 
