@@ -4,8 +4,8 @@
 
 Each size is trained in a process of its own, at 1, 2 and 4 times a base size, with one pass over the windows at most
 and a time limit on the optimiser steps, which are the same work for any size: what is left is what grows with the
-data. Memory is the process's peak less that of the imports alone; the limit is 150 MB and six times the values as
-float32.
+data. Memory is the process's peak less that of the imports alone; the limit is 150 MB and six times the file's
+rows and columns as float32.
 """
 
 from __future__ import annotations
@@ -48,6 +48,11 @@ class Size:
     @property
     def values(self) -> int:
         return self.rows * self.series
+
+    @property
+    def cells(self) -> int:
+        """Rows times columns of the file."""
+        return 3 * self.values if self.long else self.rows * (1 + self.series)
 
 
 FULL = (Size(500_000, 4, long=False), Size(200, 5_000, long=True))
@@ -99,7 +104,7 @@ def main() -> None:
                 )
                 write(size, data)
                 seconds, peak = measured([*words, "--no-resume"])
-                limit = NETWORK + 6 * 4 * size.values
+                limit = NETWORK + 6 * 4 * size.cells
                 print(
                     f"{size.rows:>9,} {size.series:>7,} {size.values:>11,} {seconds - start:>8.1f} "
                     f"{(peak - base) / MEGABYTE:>8.0f} {limit / MEGABYTE:>9.0f}",
