@@ -1,16 +1,17 @@
 """Training speed beside a bare torch loop of the same network, shape and batch.
 
-    python benchmarks/speed.py [--rounds 5] [--steps 60]
+    python benchmarks/speed.py [--rounds 5] [--steps 60] [--threads CORES] [--shape WORD]
 
-Both run in this process, in turn, on one thread; the medians of the windows per second and of the pairwise
-ratios are printed. The bare loop draws its batches from memory, ready made; the program also gathers and
-normalises them.
+All run in this process, in turn: the program with batches in one piece, with its shards on one thread and on several,
+and the bare loop on one thread. The medians of the windows per second and of the ratios within each round are printed:
+what one thread reaches of the bare loop, what it keeps where batches are cut into shards, and what several threads
+make of that. The bare loop draws its batches from memory, ready made; the program also gathers and normalises them.
+Only a machine without other work shows what several threads are worth.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
 import time
 from dataclasses import replace
 
@@ -23,13 +24,22 @@ from stacklstm_cli.data.panel import Columns, Panel
 from stacklstm_cli.model.heads import masked_mean, pinball
 from stacklstm_cli.model.network import StackedRNN
 from stacklstm_cli.model.windows import Inputs
+from stacklstm_cli.training import shards
 from stacklstm_cli.training.defaults import Plan, resolve
 from stacklstm_cli.training.fitting import Trainer
-from stacklstm_cli.training.runtime import Clock
+from stacklstm_cli.training.runtime import Clock, set_threads
 
+WHOLE = 10**18
+"""As the least work of a shard: no batch is cut."""
 SHAPES = {
     "L 36, P 3, hidden 32, batch 32": ModelConfig(context_length=36, patch_length=3, hidden_size=(32,), horizon=12),
     "L 96, P 1, hidden 128, batch 32": ModelConfig(context_length=96, patch_length=1, hidden_size=(128,), horizon=96),
+    "L 168, P 12, hidden 64, batch 128": ModelConfig(
+        context_length=168, patch_length=12, hidden_size=(64,), horizon=48
+    ),
+    "L 168, P 12, hidden 128, batch 256": ModelConfig(
+        context_length=168, patch_length=12, hidden_size=(128,), horizon=48
+    ),
     "L 336, P 24, hidden 128, batch 256": ModelConfig(
         context_length=336, patch_length=24, hidden_size=(128,), horizon=96
     ),
@@ -50,8 +60,10 @@ def panel(rows: int) -> Panel:
     )
 
 
-def own_speed(plan: Plan, data: Panel) -> float:
+def own_speed(plan: Plan, data: Panel, threads: int, least_work: int = shards.LEAST_WORK) -> float:
     """Windows per second of one fit through the program's own loop."""
+    set_threads(threads)
+    shards.LEAST_WORK = least_work
     trainer = Trainer(data, plan, device=torch.device("cpu"), clock=Clock())
     found, _ = trainer.choose()
     return found.windows_per_second or 0.0
@@ -89,17 +101,37 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--threads", type=int, default=shards.cores())
+    parser.add_argument("--shape", default="", help="only shapes whose name holds this")
     asked = parser.parse_args()
     torch.set_num_threads(1)
     data = panel(4000)
+    print(f"{'windows per second':36s} bare torch  uncut   cut  {asked.threads} threads   of bare  by cut  by threads")
     for name, model in SHAPES.items():
+        if asked.shape not in name:
+            continue
         batch = int(name.rsplit(" ", 1)[1])
         plan = resolve(data, model, TrainingConfig(batch_size=batch, refit=False), MetricConfig())
-        plan = replace(plan, schedule=replace(plan.schedule, max_steps=asked.steps + 3, check_every=10**6))
-        pairs = [(own_speed(plan, data), bare_speed(plan, asked.steps)) for _ in range(asked.rounds)]
-        own, bare = (statistics.median(column) for column in zip(*pairs, strict=True))
-        ratio = statistics.median(one / two for one, two in pairs)
-        print(f"{name:36s} {own:8.0f} windows/s   bare torch {bare:8.0f}   ratio {ratio:.2f}", flush=True)
+        schedule = replace(plan.schedule, max_steps=asked.steps + 3, check_every=10**6, validation_windows=64)
+        plan = replace(plan, schedule=schedule)
+        rounds = np.asarray([speeds(plan, data, asked.steps, asked.threads) for _ in range(asked.rounds)])
+        bare, whole, one, several = np.median(rounds, axis=0)
+        ratios = np.median(rounds[:, 1:] / rounds[:, :-1], axis=0)
+        print(
+            f"{name:36s} {bare:10.0f} {whole:6.0f} {one:5.0f} {several:10.0f}   "
+            f"{ratios[0]:7.2f} {ratios[1]:7.2f} {ratios[2]:11.2f}",
+            flush=True,
+        )
+
+
+def speeds(plan: Plan, data: Panel, steps: int, threads: int) -> list[float]:
+    """Windows per second: of the bare loop, of batches in one piece, of shards on one thread and on several."""
+    return [
+        bare_speed(plan, steps),
+        own_speed(plan, data, 1, WHOLE),
+        own_speed(plan, data, 1),
+        own_speed(plan, data, threads),
+    ]
 
 
 if __name__ == "__main__":

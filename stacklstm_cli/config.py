@@ -280,7 +280,9 @@ class RuntimeConfig(Checked):
     """Where it runs."""
 
     device: str = option("auto", "auto, cpu, cuda, cuda:N or mps.")
-    threads: int = option(1, "Threads of the CPU; more than one pays only on an idle machine.", minimum=1, maximum=1024)
+    threads: int | None = option(
+        None, "Threads of the CPU; they change no model.", minimum=1, maximum=1024, unset="found in training, else 1"
+    )
 
 
 @dataclass(frozen=True)

@@ -78,6 +78,15 @@ class StoppedError(StacklstmError):
         self.exit_status = exit_status
 
 
+class PeerLostError(StacklstmError):
+    """Another of the processes that train together has ended; nothing is wrong with this one."""
+
+    exit_status = ExitStatus.SIGTERM
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message, hint=hint, code="peer_lost")
+
+
 class NothingLearnedError(StacklstmError):
     """Training ended before one optimiser step, or without a finite result."""
 

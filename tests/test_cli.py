@@ -266,6 +266,7 @@ def mistakes() -> dict[str, tuple[list[str], int, list[str]]]:
         "patch too long": (["train", "data.csv", "--patch-length", "50", "--context-length", "24"], 2, ["50", "24"]),
         "no folder": (["train", "data.csv", "-m", "no/where.safetensors"], 4, ["no/where.safetensors"]),
         "no device": (["train", "data.csv", "--device", "cuda:7"], 2, ["cuda:7"]),
+        "no threads": (["train", "data.csv", "--threads", "0"], 2, ["--threads", "1 to 1024"]),
         "no time": (["train", "data.csv", "--max-time", "0"], 8, ["--max-time"]),
     }
 

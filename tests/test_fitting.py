@@ -28,6 +28,7 @@ from stacklstm_cli.model.checkpoint import load, save
 from stacklstm_cli.model.forecaster import Forecaster
 from stacklstm_cli.training.defaults import LEAST_WINDOWS, Plan, resolve
 from stacklstm_cli.training.fitting import TIME_TO_CHOOSE, Outcome, Trainer
+from stacklstm_cli.training.lessons import Lesson, Lessons
 from stacklstm_cli.training.loop import Fit
 from stacklstm_cli.training.runtime import Clock, Stopped
 from stacklstm_cli.training.start import start_with
@@ -79,6 +80,23 @@ def perturbed(panel: Panel, begin: list[int], end: list[int]) -> Panel:
 def plain() -> Outcome:
     """The run on the untouched panel."""
     return train(panel_of())
+
+
+def test_memory_that_did_not_suffice_is_said(plain: Outcome, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the model is there; as a GPU says it, where only half a batch fits."""
+    usual = Lessons.batch
+
+    def batch(self: Lessons, chosen: Tensor, *, exact: bool = False) -> Lesson:
+        if torch.is_grad_enabled() and len(chosen) > 16:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return usual(self, chosen, exact=exact)
+
+    monkeypatch.setattr(Lessons, "batch", batch)
+    found = train(panel_of())
+    said = dict(found.warnings)["out_of_memory"]
+    assert said == "Memory did not suffice for 32 windows at a time: they were computed in 2 parts."
+    assert found.fits[0].steps > 0
+    assert "out_of_memory" not in dict(plain.warnings)
 
 
 def test_the_parts_of_this_panel() -> None:

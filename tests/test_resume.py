@@ -251,7 +251,10 @@ def test_a_damaged_state_is_not_used(interrupted: tuple[Panel, Plan, Path], dama
     [
         (lambda tensors, numbers: tensors.pop("network.bias"), "a weight is missing"),
         (lambda tensors, numbers: tensors.update({"network.bias": torch.zeros(1)}), "a weight of another shape"),
-        (lambda tensors, numbers: tensors.update({"random.cpu": torch.zeros(3, dtype=torch.uint8)}), "no generator"),
+        (
+            lambda tensors, numbers: tensors.update({"batches.generator": torch.zeros(3, dtype=torch.uint8)}),
+            "no generator",
+        ),
         (lambda tensors, numbers: numbers.pop("step"), "no step"),
         (lambda tensors, numbers: numbers.update(step="many"), "a step that is no number"),
     ],

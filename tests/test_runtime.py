@@ -13,6 +13,7 @@ import torch
 from stacklstm_cli.config import RuntimeConfig
 from stacklstm_cli.errors import ExitStatus, StoppedError, UsageError
 from stacklstm_cli.training import runtime
+from stacklstm_cli.training.ranks import Ranks
 from stacklstm_cli.training.runtime import Clock, Interrupted, find_device, prepare, signals_stop
 
 SIGNALS = [number for name in ("SIGINT", "SIGTERM", "SIGHUP") if (number := getattr(signal, name, None)) is not None]
@@ -98,6 +99,19 @@ def test_a_missing_device_says_what_is_there(monkeypatch: pytest.MonkeyPatch) ->
     pretend(monkeypatch, 0)
     with pytest.raises(UsageError, match="this machine has no cuda devices\\."):
         find_device("cuda")
+
+
+def test_each_process_of_a_machine_has_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unless one is named; and each alone has the first."""
+    pretend(monkeypatch, 2)
+    second = Ranks(rank=3, size=4, local_rank=1, local_size=2)
+    for name in ("auto", "cuda"):
+        assert prepare(RuntimeConfig(device=name), trains=True, ranks=second) == torch.device("cuda:1")
+        assert prepare(RuntimeConfig(device=name), trains=True) == torch.device("cuda")
+    assert prepare(RuntimeConfig(device="cuda:0"), trains=True, ranks=second) == torch.device("cuda:0")
+    assert prepare(RuntimeConfig(device="cpu"), trains=True, ranks=second) == torch.device("cpu")
+    with pytest.raises(UsageError, match="cuda:2"):
+        prepare(RuntimeConfig(), trains=True, ranks=Ranks(2, 3, 2, 3))
 
 
 @pytest.mark.usefixtures("threads")

@@ -31,6 +31,7 @@ from stacklstm_cli.config import (
     TrainingConfig,
 )
 from stacklstm_cli.errors import UsageError
+from stacklstm_cli.training.ranks import Ranks
 from stacklstm_cli.training.runtime import Clock, signals_stop
 
 app = App(
@@ -57,6 +58,7 @@ COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
 
 @app.callback(invoke_without_command=True)
 def stacklstm(
+    context: typer.Context,
     version: Annotated[bool, typer.Option("--version", is_eager=True, help="Show the version and exit.")] = False,
 ) -> None:
     """Forecast time series from a CSV file with a stacked LSTM."""
@@ -64,6 +66,8 @@ def stacklstm(
         from stacklstm_cli import __version__
 
         sys.stdout.write(f"stacklstm {__version__}\n")
+        raise typer.Exit
+    if context.invoked_subcommand != "train" and not Ranks.of().leads:  # what one process does, the others need not
         raise typer.Exit
 
 

@@ -101,7 +101,7 @@ def _findings(
     entries: tuple[str, ...],
 ) -> Iterator[dict[str, Any]]:
     """Part after part of the document, in the order in which `train` goes. Raises what `train` would."""
-    device = machine.prepare(RuntimeConfig())
+    device = machine.prepare(RuntimeConfig(), trains=True)
     files = [_file(source, stdin) for source in sources]
     yield {"data": {"files": files}}
     panel = read_panel(sources, data, reading, stdin=io.BytesIO(stdin))

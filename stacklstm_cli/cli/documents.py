@@ -92,7 +92,7 @@ def effort(fits: Sequence[Fit], checkpoint: Checkpoint, clock: Clock) -> dict[st
         "first_epoch_seconds": fits[0].first_epoch_seconds,
         "epochs": checkpoint.training["epochs"],
         "steps": checkpoint.training["steps"],
-        "processes": 1,
+        "processes": fits[0].processes,
     }
 
 

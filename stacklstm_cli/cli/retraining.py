@@ -93,7 +93,7 @@ def retrain(
         check_appendable(config.log)
     with logged(config.log, path, clock) as line:
         with clock.interruptible():
-            device = machine.prepare(runtime)
+            device = machine.prepare(runtime, trains=True)
         with locked(path, run, messages, clock):
             night = work(sources, path, config, reading, typed, run, device, messages, clock)
         document = finished(night_document(night, config), messages)

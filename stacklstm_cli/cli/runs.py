@@ -9,7 +9,7 @@ import dataclasses
 import time
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -42,7 +42,7 @@ from stacklstm_cli.data.covariates import future_template, require_known
 from stacklstm_cli.data.opening import require_files
 from stacklstm_cli.data.panel import Panel
 from stacklstm_cli.data.reading import read_panel
-from stacklstm_cli.errors import UsageError
+from stacklstm_cli.errors import ExitStatus, PeerLostError, StacklstmError, UsageError
 from stacklstm_cli.evaluation.backtest import Backtest
 from stacklstm_cli.evaluation.diagnosis import diagnose
 from stacklstm_cli.evaluation.statistical import asked_for
@@ -53,6 +53,10 @@ from stacklstm_cli.model.frame import attention_frame, forecast_frame
 from stacklstm_cli.model.inputs import MOST_CATEGORIES, unknown_categories
 from stacklstm_cli.training import runtime as machine
 from stacklstm_cli.training.loop import OnEvent
+from stacklstm_cli.training.ranks import Ranks
+
+if TYPE_CHECKING:
+    import torch
 
 
 def train(
@@ -76,20 +80,26 @@ def train(
     if data.label is not None:
         with clock.interruptible():
             from stacklstm_cli.cli import labelling
+        if not Ranks.of().leads:  # labels are learned by one process
+            return ExitStatus.OK
         options = (data, reading, network, training, search, run, runtime, output, pictures)
         return labelling.train(sources, path, *options, messages, typed, clock)
     refuse_label_options(typed)
+    ranks = Ranks.of()
+    entries = entries_of(search, typed)
+    refuse_shared(ranks, sources, entries)
     with clock.interruptible():
         from stacklstm_cli.training.defaults import resolve
         from stacklstm_cli.training.fitting import Trainer
         from stacklstm_cli.training.resume import Resume
 
-        device = machine.prepare(runtime)
+        device = machine.prepare(runtime, trains=True, ranks=ranks)
+    if not ranks.leads:
+        return follow(ranks, sources, path, data, reading, network, training, metrics, device, clock)
     refuse_overwriting("--model", path, sources)
     check_writable(path)
     check_output(output, path, *sources)
     check_pictures(pictures, output, path, *sources)
-    entries = entries_of(search, typed)
     with model_lock(path, run.wait, on_note=messages.note, on_warning=messages.warning, sleep=clock.sleep):
         with clock.interruptible():
             panel = read(sources, data, reading, messages)
@@ -113,12 +123,16 @@ def train(
             messages.note(line)
         resume = Resume(path, use=run.resume, on_note=messages.note, on_warning=messages.warning)
         losses = Losses()
-        with TrainingProgress(messages.progress_stream) as progress:
+        with TrainingProgress(messages.progress_stream) as progress, ranks.together(device):
             on_event = each_of(progress.update, losses.update)
             trainer = Trainer(
                 panel, plan, device=device, clock=clock, on_event=on_event, baselines=baselines, resume=resume
             )
-            outcome = trainer.run(checkpoints.given_options(data, reading, network, training))
+            try:
+                outcome = trainer.run(checkpoints.given_options(data, reading, network, training))
+            except PeerLostError:
+                resume.close(ended=False)
+                raise
         outcome.checkpoint.search = {} if found is None else found.record()
         checkpoints.save(outcome.checkpoint, path)
         resume.close(ended=outcome.stopped != "signal")
@@ -136,6 +150,55 @@ def train(
     with drawn(pictures, messages, lambda: training_picture(losses, outcome, "Losses of the training", path.name)):
         write_document(finished(document, messages), output)
     return clock.exit_status
+
+
+def follow(
+    ranks: Ranks,
+    sources: list[str],
+    path: Path,
+    data: DataConfig,
+    reading: ReadingConfig,
+    network: ModelConfig,
+    training: TrainingConfig,
+    metrics: MetricConfig,
+    device: torch.device,
+    clock: machine.Clock,
+) -> int:
+    """`train` in a process that does not lead: the same steps, nothing written, and an error shown if it is its own."""
+    from stacklstm_cli.training.defaults import resolve
+    from stacklstm_cli.training.fitting import Trainer
+    from stacklstm_cli.training.resume import Resume
+
+    try:
+        panel = read_panel(sources, data, reading)
+        plan = resolve(panel, network, training, metrics)
+        with ranks.together(device):
+            Trainer(panel, plan, device=device, clock=clock, resume=Resume(path)).run({})
+    except StacklstmError:
+        begin = time.monotonic()
+        while time.monotonic() - begin < SECONDS_TO_BE_ENDED:
+            if clock.signal_number is not None:
+                break
+            time.sleep(0.05)
+        else:
+            raise
+    return clock.exit_status
+
+
+SECONDS_TO_BE_ENDED = 3.0
+"""In which torchrun ends a process because the first one has failed: that one has then said why."""
+
+
+def refuse_shared(ranks: Ranks, sources: list[str], entries: tuple[str, ...]) -> None:
+    """Raise `UsageError` for what several processes cannot do together."""
+    if ranks.size == 1 or not ("-" in sources or entries):
+        return
+    what = "read standard input" if "-" in sources else "search for options"
+    raise UsageError(
+        f"{ranks.size} processes cannot {what} together.",
+        hint="Name a file that each of them can read." if "-" in sources else "Find them first with stacklstm tune.",
+        code="ranks_cannot_share",
+    )
 
 
 def predict(

@@ -75,7 +75,7 @@ def tune(
     else:
         refuse_label_options(typed)
     with clock.interruptible():
-        device = machine.prepare(runtime)
+        device = machine.prepare(runtime, trains=True)
     kept = [study.study] if study.study is not None and "://" not in study.study else []
     taken: list[str | Path] = [*sources, *([path] if path is not None else [])]
     if path is not None:

@@ -13,7 +13,7 @@ Letters: M rows of the panel, N series, O origins, H horizon, Q quantiles, m sea
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any, NamedTuple
@@ -24,6 +24,11 @@ import numpy.typing as npt
 from stacklstm_cli.data.origins import Origins
 from stacklstm_cli.data.panel import Floats, Ints, Panel
 from stacklstm_cli.evaluation.backtest import Predictor
+
+ROWS_AT_ONCE = 2**18
+"""Residuals are squared so many at a time, or they would hold more memory than the data."""
+MOST_SHORT = 2**31 - 1
+"""More rows than an index of 32 bits can name."""
 
 
 def standard_baselines(seasonality: int) -> dict[str, Predictor]:
@@ -62,11 +67,15 @@ class SeasonalNaive:
         row, known = history.same_season(m)
         source = np.where(known, last[row], -1)  # [O, H]
 
-        later = np.flatnonzero(history.observed & (history.position >= m))
+        later = history.observed_from(m)
         later = later[last[later - m] >= 0]
-        earlier = last[later - m]
-        residual = (history.values[later] - history.values[earlier]) ** 2 * m / (later - earlier)
-        sigma, residuals = history.deviation(later, residual)
+
+        def squares(rows: Ints) -> Floats:
+            earlier = last[rows - m]
+            residual: Floats = (history.values[rows] - history.values[earlier]) ** 2 * m / (rows - earlier)
+            return residual
+
+        sigma, residuals = history.deviation(later, squares)
 
         naive, found = _naive(history), source >= 0
         seasons = np.where(found, history.target - source, m) / m  # k + 1
@@ -115,15 +124,20 @@ class SeasonalAverage:
         history, m = _History.of(panel, origins, horizon), self.seasonality
         total = history.running_sum(np.where(history.observed, history.values, 0.0), stride=m)  # [M]
         count = history.running_sum(history.observed.astype(np.float64), stride=m)
-        mean = total / np.maximum(count, 1)
+        mean = np.divide(total, np.maximum(count, 1), out=total)
         row, known = history.same_season(m)
         n = np.where(known, count[row], 0)  # [O, H]
 
-        later = np.flatnonzero(history.observed & (history.position >= m))
+        later = history.observed_from(m)
         later = later[count[later - m] > 0]
-        # Welford (1962), Technometrics 4(3), 419-420: what each value adds to the squares around its mean
-        share = count[later - m] / count[later]
-        sigma, residuals = history.deviation(later, share * (history.values[later] - mean[later - m]) ** 2)
+
+        def squares(rows: Ints) -> Floats:
+            # Welford (1962), Technometrics 4(3), 419-420: what each value adds to the squares around its mean
+            share = count[rows - m] / count[rows]
+            added: Floats = share * (history.values[rows] - mean[rows - m]) ** 2
+            return added
+
+        sigma, residuals = history.deviation(later, squares)
 
         naive, found = _naive(history), n > 0
         return _gaussian(
@@ -156,7 +170,7 @@ def _gaussian(normal: _Normal, quantiles: Sequence[float]) -> Floats:
 
 @dataclass(frozen=True, eq=False)
 class _History:
-    """All rows of a panel in a line, and where in it the origins cut.
+    """All rows of a panel in a line, and where in it the origins cut. Indices are of 32 bits where that is enough.
 
     Whatever is accumulated here at a row depends on that row and earlier ones of its series only, so
     that a value read at a cutoff knows nothing later.
@@ -168,7 +182,7 @@ class _History:
     """[M]"""
     offsets: Ints
     """[N + 1] where each series begins and ends."""
-    position: Ints
+    position: npt.NDArray[np.signedinteger[Any]]
     """[M] row within its series."""
     first: Ints
     """[O] flat index of the first row of the origin's series; always observed."""
@@ -179,7 +193,9 @@ class _History:
 
     @classmethod
     def of(cls, panel: Panel, origins: Origins, horizon: int) -> _History:
-        position = np.arange(panel.values.size) - np.repeat(panel.offsets[:-1], panel.lengths)
+        index = np.int32 if panel.values.size < MOST_SHORT else np.int64
+        position = np.arange(panel.values.size, dtype=index)
+        position -= np.repeat(panel.offsets[:-1].astype(index), panel.lengths)
         first = panel.offsets[origins.series]
         cut = first + origins.rows - 1
         target = cut[:, None] + np.arange(1, horizon + 1)
@@ -187,26 +203,35 @@ class _History:
 
     def last_observed(self, stride: int) -> Ints:
         """[M] flat index of the last observed row among t, t - stride, t - 2 stride …; -1 without one."""
-        rows = np.where(self.observed, np.arange(self.values.size), -1)
+        rows = np.arange(self.values.size, dtype=self.position.dtype)
+        rows[~self.observed] = -1
         return self._accumulate(np.maximum, rows, stride)
 
+    def observed_from(self, row: int) -> Ints:
+        """Flat indices of the observed rows of each series from this row on, ascending."""
+        found: Ints = np.flatnonzero(self.observed & (self.position >= row)).astype(self.position.dtype)
+        return found
+
     def running_sum(self, terms: Floats, stride: int = 1) -> Floats:
-        """[M] sum of the terms at t, t - stride, t - 2 stride … of the same series."""
+        """[M] sum of the terms at t, t - stride, t - 2 stride … of the same series, in the place of the terms."""
         return self._accumulate(np.add, terms, stride)
 
-    def deviation(self, rows: Ints, squares: Floats) -> tuple[Floats, Ints]:
+    def deviation(self, rows: Ints, squares: Callable[[Ints], Floats]) -> tuple[Floats, Ints]:
         """σ at each cutoff, 0 where there is no residual, and the number of residuals, each [O].
 
-        `rows` flat indices of the residuals, `squares` their squares.
+        `rows` flat indices of the residuals, `squares` gives the squares of some of them.
         """
         total, number = self.residual_sums(rows, squares)
         return np.sqrt(total / np.maximum(number, 1)), number
 
-    def residual_sums(self, rows: Ints, squares: Floats) -> tuple[Floats, Ints]:
+    def residual_sums(self, rows: Ints, squares: Callable[[Ints], Floats]) -> tuple[Floats, Ints]:
         """Sum of squared residuals up to each cutoff and their number, each [O]; `rows` ascending."""
         total = np.zeros(self.values.size)
-        total[rows] = squares
-        number = np.searchsorted(rows, self.cut + 1) - np.searchsorted(rows, self.first)
+        for begin in range(0, len(rows), ROWS_AT_ONCE):
+            some = rows[begin : begin + ROWS_AT_ONCE]
+            total[some] = squares(some)
+        after, first = ((self.cut + 1).astype(rows.dtype), self.first.astype(rows.dtype))
+        number = np.searchsorted(rows, after) - np.searchsorted(rows, first)
         return self.running_sum(total)[self.cut], number
 
     def same_season(self, m: int) -> tuple[Ints, npt.NDArray[np.bool_]]:
@@ -215,29 +240,30 @@ class _History:
         return np.maximum(back, 0), np.broadcast_to((self.position[self.cut] >= m - 1)[:, None], back.shape)
 
     def _accumulate(self, combine: np.ufunc, terms: npt.NDArray[Any], stride: int) -> npt.NDArray[Any]:
-        """[M] each term combined with those `stride`, 2 `stride` … rows before it in the same series.
+        """[M] each term combined with those `stride`, 2 `stride` … rows before it in the same series, in its place.
 
         Each series by itself: one running sum over all would lose the small ones to rounding.
         """
-        result: npt.NDArray[Any] = terms.copy()
         for begin, end in zip(self.offsets[:-1].tolist(), self.offsets[1:].tolist(), strict=True):
             whole = end - (end - begin) % stride
-            grid = result[begin:whole].reshape(-1, stride)  # one season a row
+            grid = terms[begin:whole].reshape(-1, stride)  # one season a row
             combine.accumulate(grid, axis=0, out=grid)
             if begin < whole < end:
-                result[whole:end] = combine(grid[-1, : end - whole], result[whole:end])
-        return result
+                terms[whole:end] = combine(grid[-1, : end - whole], terms[whole:end])
+        return terms
 
 
 def _walk(history: _History) -> tuple[Ints, Floats, Ints]:
     """The last observed row, the sum of the naive method's squared residuals and their number, each [O]."""
     last = history.last_observed(stride=1)
-    later = np.flatnonzero(history.observed & (history.position > 0))
-    earlier = last[later - 1]
-    squares, number = history.residual_sums(
-        later, (history.values[later] - history.values[earlier]) ** 2 / (later - earlier)
-    )
-    return last[history.cut], squares, number
+
+    def squares(rows: Ints) -> Floats:
+        earlier = last[rows - 1]
+        residual: Floats = (history.values[rows] - history.values[earlier]) ** 2 / (rows - earlier)
+        return residual
+
+    total, number = history.residual_sums(history.observed_from(1), squares)
+    return last[history.cut], total, number
 
 
 def _naive(history: _History) -> _Normal:

@@ -136,13 +136,24 @@ def table(cycle: str) -> npt.NDArray[np.float32]:
     return np.concatenate([np.sin(angles), np.cos(angles)], axis=1).astype(np.float32)
 
 
+ROWS_AT_ONCE = 2**17
+
+
 def calendar_codes(spec: InputSpec, step: Step, form: TimeForm, first: int, rows: int) -> Codes:
     """[T, K] codes of the positions `first` to `first + rows - 1` on the grid, by the clock of the place.
 
     Behind the cycles, one column counts the public holidays that each row covers, where a country is given.
     """
-    if not spec.cycles and not spec.holidays:
-        return np.empty((rows, 0), dtype=np.int16)
+    codes = np.empty((rows, len(spec.cycles) + bool(spec.holidays)), dtype=np.int16)
+    if codes.shape[1]:
+        for begin in range(0, rows, ROWS_AT_ONCE):
+            part = codes[begin : begin + ROWS_AT_ONCE]
+            part[:] = _some_codes(spec, step, form, first + begin, len(part))
+    return codes
+
+
+def _some_codes(spec: InputSpec, step: Step, form: TimeForm, first: int, rows: int) -> Ints:
+    """`calendar_codes` of so few rows that the steps to them take no memory to speak of."""
     stamps = form.clock(step.stamps(np.arange(first - 1, first + rows + 1)))  # [T + 2]
     days = stamps.astype("datetime64[D]")
     columns = [_codes(name, stamps[1:-1], days[1:-1]) for name in spec.cycles]
@@ -150,7 +161,7 @@ def calendar_codes(spec: InputSpec, step: Step, form: TimeForm, first: int, rows
         # A row at the end of its month covers the days since the row before.
         covered = days[:-1] + 1 if step.anchor == "end" else days[1:]  # [T + 1]
         columns.append(_holidays(spec.holidays, covered))
-    return np.stack(columns, axis=1).astype(np.int16)  # [T, K]
+    return np.stack(columns, axis=1)  # [T, K]
 
 
 def _codes(name: str, stamps: npt.NDArray[Any], days: npt.NDArray[Any]) -> Ints:

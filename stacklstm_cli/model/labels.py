@@ -25,6 +25,7 @@ from torch.nn import functional
 from stacklstm_cli.data.origins import Origins
 from stacklstm_cli.data.panel import Floats, Ints, Panel
 from stacklstm_cli.model.classes import KERNELS, LabelSpec
+from stacklstm_cli.model.dropout import Dropout
 from stacklstm_cli.model.inputs import label_row_width
 from stacklstm_cli.model.network import Features, NetworkSpec
 from stacklstm_cli.model.stack import Stack
@@ -114,7 +115,7 @@ class LabelNetwork(nn.Module):
         shaped = label_row_width(spec.inputs) + len(self.past.numbers)
         self.convolutions = Convolutions(shaped, labels) if labels.filters else None
         convolved = labels.filters[-1] if labels.filters else 0
-        self.dropout = nn.Dropout(spec.dropout)
+        self.dropout = Dropout(spec.dropout)
         state = spec.stack.output_size if labels.every_row else 2 * spec.stack.output_size
         rows = spec.patch_length if labels.every_row else 1
         self.head = nn.Linear(state + rows * convolved + self.static.width, rows * len(labels.classes), bias=False)

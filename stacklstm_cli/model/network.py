@@ -25,6 +25,7 @@ from torch.nn import functional
 
 from stacklstm_cli.data.panel import Covariate, Role
 from stacklstm_cli.model.classes import LabelSpec
+from stacklstm_cli.model.dropout import Dropout
 from stacklstm_cli.model.heads import located_numbers
 from stacklstm_cli.model.inputs import CATEGORY_WIDTH, InputSpec, feature_width, table
 from stacklstm_cli.model.layers import StackSpec
@@ -159,7 +160,7 @@ class Decoder(nn.Module):
         self.rows, self.horizon = spec.calendar_rows, spec.horizon
         self.step = nn.Parameter(torch.zeros(-(-spec.horizon // self.rows), width))
         self.hidden = nn.Linear(width, width)
-        self.dropout = nn.Dropout(spec.dropout)
+        self.dropout = Dropout(spec.dropout)
         self.out = nn.Linear(width, outputs)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
@@ -224,7 +225,7 @@ class StackedRNN(nn.Module):
         seen = self.past.width + self.known.width
         self.covariates = nn.Linear(seen, spec.inputs.row_width - 2, bias=False) if seen else None
         self.stack = Stack(spec.stack)
-        self.dropout = nn.Dropout(spec.dropout)
+        self.dropout = Dropout(spec.dropout)
         self.head = nn.Linear(spec.stack.pooled_size, horizon * len(located))
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from stacklstm_cli.model.dropout import dropout
 from stacklstm_cli.model.layers import GATES, Cell, LayerSpec, StackSpec
 
 RNNS: dict[Cell, type[nn.LSTM | nn.GRU | nn.RNN]] = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
@@ -110,7 +111,7 @@ class Layer(nn.Module):
 
     def kept(self, steps: Tensor) -> Tensor:
         """Dropout's factors [B, 1, F] for steps [B, S, F]: the same inputs are dropped at every step."""
-        return functional.dropout(torch.ones_like(steps[:, :1]), self.spec.dropout)
+        return dropout(torch.ones_like(steps[:, :1]), self.spec.dropout)
 
     def recur(self, rnn: nn.RNNBase, steps: Tensor) -> Tensor:
         """[B, S, F] -> [B, S, U] by h_t = cell(x_t, h_{t-D}), as D interleaved sequences side by side.
@@ -131,7 +132,7 @@ class Layer(nn.Module):
     def run(self, rnn: nn.RNNBase, steps: Tensor) -> Tensor:
         """[B, S, F] -> [B, S, U], in training with some weights from state to state dropped (DropConnect)."""
         if self.training and self.spec.recurrent_dropout:
-            kept = functional.dropout(rnn.get_parameter("weight_hh_l0"), self.spec.recurrent_dropout)  # [G * U, U]
+            kept = dropout(rnn.get_parameter("weight_hh_l0"), self.spec.recurrent_dropout)  # [G * U, U]
             outputs: Tensor = torch.func.functional_call(rnn, {"weight_hh_l0": kept}, steps)[0]  # [B, S, U]
         else:
             outputs = rnn(steps)[0]  # [B, S, U]

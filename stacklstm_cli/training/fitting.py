@@ -34,6 +34,7 @@ from stacklstm_cli.training.continuation import Continuation, FromWeights
 from stacklstm_cli.training.defaults import Plan
 from stacklstm_cli.training.lessons import Lessons, lesson_origins, series_weights
 from stacklstm_cli.training.loop import Fit, OnEvent, Schedule, fit, no_snapshots
+from stacklstm_cli.training.ranks import get_ranks
 from stacklstm_cli.training.resume import Resume
 from stacklstm_cli.training.runtime import Clock, Interrupted
 from stacklstm_cli.training.start import Ridge, Start, choose_start, start_with
@@ -104,11 +105,12 @@ class Trainer:
         without a finite result.
         """
         chosen, ridge = self.choose()
-        intervals = self.calibrate(chosen) if chosen.stopped != "signal" else Calibrations()
-        judgement = self.judge(chosen, intervals.judged) if chosen.stopped != "signal" else None
+        judges = chosen.stopped != "signal" and get_ranks().leads
+        intervals = self.calibrate(chosen) if judges else Calibrations()
+        judgement = self.judge(chosen, intervals.judged) if judges else None
         fits: tuple[Fit, ...] = (chosen,)
         final = chosen
-        if self.refits and not self.clock.stopped():
+        if self.refits and not self.clock.agreed():
             refitted = self.refit(chosen.steps, ridge, chosen.rate)
             if refitted is not None:
                 fits = (chosen, refitted)
@@ -310,6 +312,23 @@ class Trainer:
                     "diverged_recovered",
                     f"Training diverged {recoveries} time{'s' * (recoveries > 1)}: each time it went back and halved "
                     "the learning rate.",
+                )
+            )
+        pieces, shards, size = max(one.pieces for one in fits), fits[0].shards, fits[0].processes
+        if pieces > 1:
+            found.append(
+                (
+                    "out_of_memory",
+                    f"Memory did not suffice for {self.plan.schedule.batch_size // shards} windows at a time: "
+                    f"they were computed in {pieces} parts.",
+                )
+            )
+        if shards < size:
+            found.append(
+                (
+                    "processes_idle",
+                    f"This network's batches are worth {shards} process{'es' * (shards != 1)}, so "
+                    f"{size - shards} of {size} had nothing to do; a larger --batch-size would share the work.",
                 )
             )
         if useless(fits[0]):

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from stacklstm_cli.errors import StacklstmError
-from stacklstm_cli.training.runtime import Clock, Stopped, signals_stop
+from stacklstm_cli.training.runtime import Clock, Stopped, get_threads, set_threads, signals_stop
 from stacklstm_cli.training.search import Candidate
 from stacklstm_cli.training.storage import study_errors
 from stacklstm_cli.training.study import OnSearch, Task, candidates, enqueue_starts, explore, open_study
@@ -63,7 +63,7 @@ class Share:
     seed: int
     seconds: float | None
     device: str
-    threads: int
+    threads: int | None
 
 
 def search(
@@ -101,9 +101,7 @@ def helpers(task: Task, place: str | None, jobs: int, clock: Clock, device: torc
     context = multiprocessing.get_context("spawn")
     processes = []
     for number in range(1, jobs):
-        assigned = Share(
-            task, str(place), task.training.seed + number, left(clock), str(device), torch.get_num_threads()
-        )
+        assigned = Share(task, str(place), task.training.seed + number, left(clock), str(device), get_threads())
         processes.append(context.Process(target=take_part, args=(assigned,), daemon=True))
         with interrupts_ignored():
             processes[-1].start()
@@ -134,7 +132,8 @@ def interrupts_ignored() -> Iterator[None]:
 
 def take_part(share: Share) -> None:
     """The work of another process: the same search, in silence."""
-    torch.set_num_threads(share.threads)
+    torch.set_num_threads(1)
+    set_threads(share.threads)
     clock = Clock(share.seconds)
     clock.start()
     # The process that started this one shows what is wrong.

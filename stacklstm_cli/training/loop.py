@@ -17,14 +17,13 @@ import torch
 from torch import Tensor, nn
 
 from stacklstm_cli.errors import NothingLearnedError
-from stacklstm_cli.model.heads import Teacher, build_teacher, masked_mean
-from stacklstm_cli.model.labels import LabelNetwork
-from stacklstm_cli.model.network import StackedRNN
-from stacklstm_cli.training.lessons import Lesson, Lessons
+from stacklstm_cli.model.heads import Teacher, build_teacher
+from stacklstm_cli.training.lessons import Lessons
 from stacklstm_cli.training.optimiser import AdamW, Group, WeightAverage
+from stacklstm_cli.training.ranks import get_ranks
 from stacklstm_cli.training.runtime import Clock, Interrupted, Stopped
+from stacklstm_cli.training.shards import Network, Shards, lesson_loss, one_openmp_thread
 
-Network = StackedRNN | LabelNetwork
 WARM_STEPS = 3
 """Steps left out of the steady speed: they allocate memory and pick kernels."""
 LEAST_IMPROVEMENT = 1e-4
@@ -86,6 +85,12 @@ class Fit:
     """How often it diverged, went back and halved its learning rate."""
     rate: float = 1.0
     """Share of the learning rate that it ended with."""
+    processes: int = 1
+    """How many shared the work."""
+    shards: int = 1
+    """Into how many a batch was cut."""
+    pieces: int = 1
+    """In how many parts, one after the other, each was computed: more where memory did not suffice."""
     start_validation: float | None = None
     """Validation loss of the network before the first step."""
 
@@ -132,14 +137,13 @@ def no_snapshots(snapshot: Snapshot, better: bool) -> None:
 
 
 class Learner:
-    """A fit under way. Made where torch's global generator is already seeded for it."""
+    """A fit under way."""
 
-    def __init__(self, network: Network, lessons: Lessons, schedule: Schedule, seed: int) -> None:
-        self.network = network
-        self.device = lessons.windows.device
-        self.optimiser, self.average = build_optimiser(network, schedule), WeightAverage(network, schedule.average)
-        size = min(schedule.batch_size, len(lessons))
-        self.batches = ShuffledBatches(len(lessons), size, seed, device=lessons.series.device)
+    def __init__(self, shards: Shards, schedule: Schedule, seed: int) -> None:
+        self.shards, self.network, lessons = shards, shards.network, shards.lessons
+        self.optimiser = build_optimiser(self.network, schedule)
+        self.average = WeightAverage(self.network, schedule.average)
+        self.batches = ShuffledBatches(len(lessons), shards.batch_size, seed, device=lessons.series.device)
         self.watch = Stopwatch()
         self.step = self.checks_since_best = self.recoveries = 0
         self.retreated = False
@@ -156,9 +160,7 @@ class Learner:
         tensors = {name: tensor.detach().clone() for name, tensor in self.tensors().items()}
         tensors |= {f"best.{name}": tensor for name, tensor in self.best.weights.items()}
         tensors |= {"batches.queue": self.batches.queue, "batches.generator": self.batches.generator.get_state()}
-        tensors["random.cpu"] = torch.get_rng_state()
-        if self.device.type == "cuda":
-            tensors["random.cuda"] = torch.cuda.get_rng_state(self.device)
+        tensors |= self.shards.tensors()
         numbers = {
             "step": self.step,
             "windows": self.watch.windows,
@@ -182,9 +184,7 @@ class Learner:
             if tensors[name].shape != tensor.shape:
                 raise ValueError(name)
             tensor.copy_(tensors[name])
-        torch.set_rng_state(tensors["random.cpu"])
-        if self.device.type == "cuda" and "random.cuda" in tensors:
-            torch.cuda.set_rng_state(tensors["random.cuda"], self.device)
+        self.shards.restore(tensors)
         self.batches.queue = tensors["batches.queue"]
         self.batches.generator.set_state(tensors["batches.generator"])
         self.step = self.optimiser.step_count = self.average.step_count = int(numbers["step"])
@@ -254,13 +254,13 @@ def fit(
     Raises `NothingLearnedError` if no step was made or the loss is not finite, `Interrupted` where a signal
     came before the first step.
     """
-    device = lessons.windows.device
-    head = build_teacher(network.spec.loss, network.spec.quantiles, device)
+    head = build_teacher(network.spec.loss, network.spec.quantiles, lessons.windows.device)
     judged = validation.thinned(schedule.validation_windows) if validation is not None else None
     diverged, validated = False, judged is not None
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
-        learner = Learner(network, lessons, schedule, seed)
+    shards = Shards(network, lessons, head, batch_size=min(schedule.batch_size, len(lessons)), seed=seed)
+    shards.ranks.copy_first([*network.state_dict().values()])
+    learner = Learner(shards, schedule, seed)
+    with one_openmp_thread(), shards:
         watch, at_start = learner.watch, None
         if judged is not None:
             at_start = finite(validate(network, learner.average, judged, head, clock))
@@ -270,12 +270,11 @@ def fit(
             learner.resume(state)
         good, batch_size = learner.snapshot(), learner.batches.size
         clock.start()
-        stopped = clock.stopped(share_of_time)
+        stopped = clock.agreed(share_of_time)
         while learner.step < schedule.max_steps and learner.checks_since_best < schedule.patience and not stopped:
             begin = time.perf_counter()
-            lesson = lessons.batch(next(learner.batches))
-            loss = train_step(network, lesson, head, learner.optimiser, schedule.grad_clip)
-            stopped = clock.stopped(share_of_time)  # then the weights in hand are validated too
+            loss = train_step(shards, next(learner.batches), learner.optimiser, schedule.grad_clip)
+            stopped = clock.agreed(share_of_time)  # then the weights in hand are validated too
             if math.isfinite(loss):
                 learner.average.update()
                 learner.step += 1
@@ -322,7 +321,8 @@ def fit(
     best.history, best.stopped = learner.history, stopped
     best.windows, best.seconds = watch.windows, time.perf_counter() - watch.begin
     best.epochs, best.first_epoch_seconds = best.steps * batch_size / len(lessons), watch.first_epoch_seconds
-    best.windows_per_second = watch.windows_per_second
+    best.windows_per_second, best.shards, best.pieces = watch.windows_per_second, shards.count, shards.pieces
+    best.processes = shards.ranks.size
     best.recoveries, best.rate, best.start_validation = learner.recoveries, learner.optimiser.rate, at_start
     return best
 
@@ -337,30 +337,23 @@ def build_optimiser(network: Network, schedule: Schedule) -> AdamW:
     return AdamW(groups, schedule.warmup, schedule.max_steps if schedule.anneal else None)
 
 
-def train_step(network: Network, lesson: Lesson, head: Teacher, optimiser: AdamW, grad_clip: float) -> float:
-    """One optimiser step; returns the loss of its batch before the step.
+def train_step(shards: Shards, chosen: Tensor, optimiser: AdamW, grad_clip: float) -> float:
+    """One optimiser step on the windows `chosen` [B]; returns their loss before it.
 
     Where the loss or its gradient is not finite no step is made, and NaN is returned.
     """
-    network.train()
-    loss = lesson_loss(network, lesson, head)
-    loss.backward()  # type: ignore[no-untyped-call]
+    network = shards.network.train()
+    loss = shards.backward(chosen)
     norm = nn.utils.clip_grad_norm_(network.parameters(), grad_clip or math.inf)
-    if not math.isfinite(float(norm)) or not math.isfinite(value := float(loss.detach())):
+    if not math.isfinite(float(norm)) or not math.isfinite(loss):
         network.zero_grad()
         return math.nan
     optimiser.step()
-    return value
-
-
-def lesson_loss(network: Network, lesson: Lesson, head: Teacher) -> Tensor:
-    """Mean loss over the known targets of a batch, in the units of the loss."""
-    loss = head.loss(network(lesson.inputs), lesson.target, lesson.gain, lesson.scaling)  # [B, H]
-    return masked_mean(loss, lesson.known)
+    return loss
 
 
 def validate(network: Network, average: WeightAverage, lessons: Lessons, head: Teacher, clock: Clock) -> float:
-    """Mean loss of the averaged weights over all windows of `lessons`.
+    """Mean loss of the averaged weights over all windows of `lessons`; of several processes, what the first one found.
 
     Raises `Interrupted` where a signal came some time ago.
     """
@@ -376,7 +369,9 @@ def validate(network: Network, average: WeightAverage, lessons: Lessons, head: T
                 clock.hurry()
     finally:
         average.swap()
-    return total / max(known, 1.0)
+    value = torch.tensor(total / max(known, 1.0), dtype=torch.float64)
+    get_ranks().copy_first([value])
+    return float(value)
 
 
 def worsened(learner: Learner, at_start: float | None) -> bool:

@@ -18,11 +18,12 @@ from typing import Any
 import safetensors.torch
 
 from stacklstm_cli.data.panel import Panel
-from stacklstm_cli.errors import ModelError
+from stacklstm_cli.errors import DataError, ModelError
 from stacklstm_cli.files import clear_leftovers
 from stacklstm_cli.model.checkpoint import Weights, read_sealed, versions, write_sealed
-from stacklstm_cli.model.header import FORMAT
+from stacklstm_cli.model.header import FORMAT, verify
 from stacklstm_cli.training.loop import Fit, Snapshot
+from stacklstm_cli.training.ranks import Ranks, get_ranks
 from stacklstm_cli.training.runtime import Clock
 from stacklstm_cli.training.start import Ridge
 
@@ -73,13 +74,15 @@ class Resume:
         self.on_note, self.on_warning = on_note, on_warning
         self.identity: dict[str, Any] = {"origin": origin}
         self._clock = Clock()
-        self._is_kept = target.is_file() or not target.exists()  # not beside a device
+        leads = Ranks.of().leads
+        self._is_kept = leads and (target.is_file() or not target.exists())  # not beside a device
         self._finished: dict[str, Finished] = {}
         self._current: tuple[str, Snapshot] | None = None
         self._written = time.monotonic()
         self._cost = 0.0
         self._unwritten = self._failed = False
-        clear_leftovers(self.path)
+        if leads:
+            clear_leftovers(self.path)
 
     def open(self, panel: Panel, plan: Any, clock: Clock) -> None:
         """Take up the state that is there, if it is of this training; else say why not.
@@ -88,8 +91,30 @@ class Resume:
         """
         self._clock = clock
         self.identity |= {"data": panel.fingerprint(), "options": digest_of(plan), **versions()}
-        if not self.use or not self.path.exists():
-            return
+        if self._is_kept and self.use and self.path.exists():
+            self._open()
+        if get_ranks().size > 1:
+            self._share()
+
+    def _share(self) -> None:
+        """Let all processes go on where the first does. Raises `DataError` in one that would train something else."""
+        ranks = get_ranks()
+        first = json.loads(ranks.text_of_first(json.dumps(self.identity).encode()))
+        differing = [name for name, value in self.identity.items() if first[name] != value]
+        if differing:
+            what = DIFFERENCES.get(differing[0], "the version of stacklstm or of its libraries differs")
+            raise DataError(
+                f"Process {ranks.rank} would train something else than the first one: {what}.",
+                hint="Give every process the same files, options and versions.",
+                code="ranks_differ",
+            )
+        goes_on = bool(self._finished or self._current)
+        data = ranks.text_of_first(self.path.read_bytes() if goes_on else b"")
+        if data and not ranks.leads:
+            self._take(verify(self.path, data), safetensors.torch.load(data))
+
+    def _open(self) -> None:
+        """`open` where there is a state."""
         try:
             document, data = read_sealed(self.path)
             differing = [name for name, value in self.identity.items() if document["identity"].get(name) != value]

@@ -12,25 +12,47 @@ import threading
 import time
 from collections.abc import Iterator
 from types import FrameType
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 from stacklstm_cli.config import RuntimeConfig
 from stacklstm_cli.errors import ExitStatus, StoppedError, UsageError
+from stacklstm_cli.training.ranks import ALONE, Ranks, get_ranks
 
 if TYPE_CHECKING:
     import torch
 
 Stopped = Literal["", "time", "signal"]
+REASONS: tuple[Stopped, ...] = get_args(Stopped)
 SECONDS_AFTER_SIGNAL = 0.5
 """How long a validation may go on after a signal: two seconds are all there is, and the model is to be saved."""
 
 
-def prepare(config: RuntimeConfig) -> torch.device:
-    """Set the threads and find the device. Raises `UsageError` for a device that is not there."""
+_limits: dict[str, int | None] = {"threads": None}
+
+
+def set_threads(threads: int | None) -> None:
+    """Let so many shards run at once in this process from now on; None is as many as are fastest."""
+    _limits["threads"] = threads
+
+
+def get_threads() -> int | None:
+    """What `set_threads` said last."""
+    return _limits["threads"]
+
+
+def prepare(config: RuntimeConfig, *, trains: bool = False, ranks: Ranks = ALONE) -> torch.device:
+    """Set the threads and find the device. Raises `UsageError` for a device that is not there.
+
+    What `trains` has one thread of OpenMP, whatever was asked for: several add in another order, which changes the
+    last bits of a model. Of several `ranks` each has a GPU of its own, if not one by name.
+    """
     import torch
 
-    torch.set_num_threads(config.threads)
-    return find_device(config.device)
+    torch.set_num_threads(1 if trains else config.threads or 1)
+    set_threads(config.threads)
+    device = find_device(config.device)
+    shared = ranks.local_size > 1 and device.type == "cuda" and device.index is None
+    return find_device(f"cuda:{ranks.local_rank}") if shared else device
 
 
 def find_device(name: str) -> torch.device:
@@ -93,6 +115,10 @@ class Clock:
             return ""
         return "time" if self.elapsed >= share * self.max_time else ""
 
+    def agreed(self, share: float = 1.0) -> Stopped:
+        """`stopped`, as soon as it is that for one of several processes, all of which must ask."""
+        return REASONS[get_ranks().largest(REASONS.index(self.stopped(share)))]
+
     @contextlib.contextmanager
     def interruptible(self) -> Iterator[None]:
         """Work that a signal ends at once, with `Interrupted`: long stretches that do not look at the clock.
@@ -113,8 +139,15 @@ class Clock:
             time.sleep(seconds)
 
     def hurry(self) -> None:
-        """Raise `Interrupted` where a signal came longer ago than `SECONDS_AFTER_SIGNAL`."""
-        if self._signalled is not None and time.monotonic() - self._signalled > SECONDS_AFTER_SIGNAL:
+        """Raise `Interrupted` where a signal came longer ago than `SECONDS_AFTER_SIGNAL`.
+
+        Not of several processes: the others would wait for what this one has left out.
+        """
+        if (
+            get_ranks().size == 1
+            and self._signalled is not None
+            and time.monotonic() - self._signalled > SECONDS_AFTER_SIGNAL
+        ):
             raise Interrupted
 
     def signalled(self, number: int) -> None:
