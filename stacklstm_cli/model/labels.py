@@ -35,7 +35,7 @@ Flags = npt.NDArray[np.bool_]
 BATCH_NUMBERS = 2**22
 """Numbers that a batch of windows may hold in its widest tensor."""
 MOMENTUM = 0.1
-"""Share of a batch in the running statistics of the norms: torch's own."""
+"""Least share of a batch in the running statistics of the norms: torch's own."""
 LEAST_DEVIATION = 1e-3
 """Of a feature in a window, in standard deviations of all rows: a flat series has no shape but noise."""
 EPSILON = 1e-5
@@ -57,12 +57,15 @@ class SeenNorm(nn.Module):
 
     mean: Tensor
     variance: Tensor
+    batches: Tensor
+    """Seen so far: the first ones count alike, so that a short training knows its rows too."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.weight, self.bias = nn.Parameter(torch.ones(width)), nn.Parameter(torch.zeros(width))
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("variance", torch.ones(width))
+        self.register_buffer("batches", torch.zeros(()))
 
     def forward(self, places: Tensor, seen: Tensor) -> Tensor:
         """places [B, F, T], seen [B, 1, T] -> [B, F, T]."""
@@ -71,8 +74,10 @@ class SeenNorm(nn.Module):
             count = seen.sum().clamp(min=1)
             mean = (places * seen).sum((0, 2)) / count  # [F]
             variance = (((places - mean.unsqueeze(1)) * seen) ** 2).sum((0, 2)) / count  # [F]
+            self.batches += 1
+            share = (1 / self.batches).clamp(min=MOMENTUM)
             for running, found in ((self.mean, mean), (self.variance, variance)):
-                running.lerp_(found.detach(), MOMENTUM)
+                running.lerp_(found.detach(), share.to(found))
         gain = self.weight * (variance + EPSILON).rsqrt()  # [F]
         return (places * gain.unsqueeze(1) + (self.bias - mean * gain).unsqueeze(1)) * seen
 

@@ -119,7 +119,7 @@ def build_space(
         elif field.metadata["around"]:
             dimension = around(field, default, plan)
         else:
-            dimension = between(field)
+            dimension = between(field, default)
         for value in dimension.values or (dimension.low, dimension.high):
             check_bounds(field, value)
         dimensions.append(dimension)
@@ -139,12 +139,13 @@ def whole(field: dataclasses.Field[Any]) -> bool:
     return "int" in str(field.type)
 
 
-def between(field: dataclasses.Field[Any]) -> Dimension:
-    """The range or the words of an option's definition."""
+def between(field: dataclasses.Field[Any], default: Any) -> Dimension:
+    """The range or the words of an option's definition; a range reaches up to a default that lies above it."""
     found = field.metadata["search"]
     if isinstance(found[0], (str, bool)):
         return Dimension(field.name, values=found)
-    return Dimension(field.name, (), found[0], found[1], whole(field), field.metadata["log"])
+    high = max(found[1], default) if isinstance(default, float) else found[1]
+    return Dimension(field.name, (), found[0], high, whole(field), field.metadata["log"])
 
 
 def around(field: dataclasses.Field[Any], default: Any, plan: Planned) -> Dimension:
