@@ -21,6 +21,7 @@ CELLS = ("lstm", "gru", "rnn")
 POINT_LOSSES = ("mae", "mse", "huber")
 LOSSES = ("quantile", *POINT_LOSSES, "student-t", "negative-binomial")
 BASELINES = ("naive", "seasonal_naive", "drift", "seasonal_average")
+LABEL_BASELINES = ("majority", "nearest_neighbour")
 STATISTICAL_BASELINES = ("auto_ets", "auto_theta")
 NO_BASELINES = "none"
 """What leaves the statistical ones out."""
@@ -227,8 +228,12 @@ class ModelConfig(Checked):
         choices=("mask", "ffill", "interpolate", "error"),
         search=("mask", "ffill", "interpolate"),
     )
-    transform: str = option(
-        "none", "Learn the values, or their log(1 + y).", choices=("none", "log1p"), search=("none", "log1p")
+    transform: str | None = option(
+        None,
+        "Learn the values, their log(1 + y), or sign(y) log(1 + |y|).",
+        choices=("none", "log1p", "symlog"),
+        unset=FOUND,
+        search=("none", "symlog"),
     )
     min: float | None = option(None, "No forecast is below this.")
     max: float | None = option(None, "No forecast is above this.")
@@ -341,7 +346,9 @@ class EvaluationConfig(Checked):
         (), "Central intervals to score, in percent: 80 or 80,95.", minimum=0.2, maximum=99.8
     )
     fail_if_worse_than: str | None = option(
-        None, "End with status 5 where the model's error is above this baseline's.", choices=BASELINES
+        None,
+        "End with status 5 where the model is worse than this baseline.",
+        choices=(*BASELINES, *LABEL_BASELINES),
     )
     against: str | None = option(None, "Score this saved forecast on the rows of DATA that have come since.")
     append: str | None = option(None, "Add what --against found to this file, one line of JSON a run.")

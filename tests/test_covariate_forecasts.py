@@ -236,6 +236,17 @@ class TestTransform:
         assert (found > -1).all()
         assert (np.diff(found, axis=2) >= 0).all()
 
+    def test_symlog_has_negative_values(self) -> None:
+        """sign(y) log(1 + |y|), there and back; of values that are not negative it is log1p."""
+        panel = replace(gappy_panel(), values=np.sinh(gappy_panel().values / 2000 - 0.5))
+        origins = every_origin(panel)
+        logarithms = replace(panel, values=np.sign(panel.values) * np.log1p(np.abs(panel.values)))
+        found = forecast(forecaster_of(replace(SPEC, transform="symlog")), panel, origins)
+        plain = forecast(forecaster_of(), logarithms, origins)
+        np.testing.assert_allclose(found, np.sign(plain) * np.expm1(np.abs(plain)), rtol=1e-12)
+        assert (found < 0).any()
+        assert (found > 0).any()
+
     def test_numbers_stay_numbers(self) -> None:
         """A network gone wild forecasts the largest number that a file may hold, not infinity."""
         forecaster = forecaster_of(replace(PLAIN, transform="log1p"))

@@ -175,6 +175,21 @@ def test_far_ahead_cycles_that_the_context_shows_are_left_to_it(
     assert plan_of([rows], frequency, {"horizon": horizon}).spec.inputs.cycles == expected
 
 
+@pytest.mark.parametrize(
+    ("frequency", "rows", "horizon", "expected"),
+    [
+        ("15min", 20_000, 289, 24),
+        ("15min", 20_000, 288, 1),
+        ("h", 40_000, 73, 24),
+        ("D", 2_000, 30, 1),
+        ("MS", 300, 60, 1),
+    ],
+)
+def test_far_ahead_rows_of_a_patch_share_the_calendar(frequency: str, rows: int, horizon: int, expected: int) -> None:
+    """Wrong if rows of different days share what is said of the weekday, or near rows share the time of day."""
+    assert plan_of([rows], frequency, {"horizon": horizon}).spec.calendar_rows == expected
+
+
 @given(context=st.integers(1, 2000), season=st.integers(1, 200))
 def test_patch_is_the_smallest_divisor_that_leaves_short_sequences(context: int, season: int) -> None:
     """Wrong if a smaller patch would do, or the patch cuts a season unevenly."""

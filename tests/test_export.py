@@ -156,13 +156,23 @@ def test_students_quantiles_as_polynomials_equal_scipy(freedoms: list[float], le
     np.testing.assert_allclose(found.numpy(), expected, rtol=1e-9, atol=1e-9)
 
 
+def test_forecasts_by_smoothing(checkpoint: Checkpoint) -> None:
+    """A model that mixes them in: its file has no weights for them, and its graph holds them."""
+    model = model_of(checkpoint, small_spec(smoothing_season=3))
+    assert not any(name.endswith(".forecasts") for name in model.final)
+    found = agreement.compare(export.to_onnx(model), model, GAPPED)
+    assert found.windows > 60
+    assert found.largest_difference < 1e-5
+
+
 @pytest.mark.parametrize(
     ("gaps", "transform"),
     [
         ("interpolate", "log1p"),
+        ("mask", "symlog"),
         *(
             pytest.param(*one, marks=pytest.mark.slow)
-            for one in (("mask", "log1p"), ("ffill", "none"), ("interpolate", "none"))
+            for one in (("mask", "log1p"), ("ffill", "none"), ("interpolate", "none"), ("interpolate", "symlog"))
         ),
     ],
 )

@@ -52,7 +52,7 @@ def plan_for(panel: Panel, **training: Any) -> Plan:
     plan = resolve(panel, model, TrainingConfig(**training), MetricConfig(seasonality=SEASON))
     schedule = plan.schedule
     if not training.get("epochs"):
-        schedule = replace(schedule, max_steps=12, check_every=3, warmup=2)
+        schedule = replace(schedule, max_steps=12, check_every=3, warmup=2, learning_rate=1e-4)
     return replace(plan, schedule=schedule, unvalidated_steps=5)
 
 
@@ -131,12 +131,13 @@ def test_validation_values_choose_and_do_not_teach() -> None:
     plan = plan_for(panel)
     changed = perturbed(panel, plan.parts.train.tolist(), plan.parts.validation.tolist())
     one, other = (Trainer(some, plan, device=CPU, clock=Clock()) for some in (panel, changed))
-    (first, strength), (second, strength_of_changed) = one.choose(), other.choose()
+    (first, ridge), (second, ridge_of_changed) = one.choose(), other.choose()
     assert first.validation != second.validation
-    assert strength != strength_of_changed
-    # With the strength and the steps of the first, the changed panel must teach the same.
-    lessons, schedule = other.lessons(plan.parts.train), replace(plan.schedule, max_steps=first.steps)
-    start = start_with(lessons, strength, plan.seasonality)
+    assert ridge != ridge_of_changed
+    # With the ridge, the rate and the steps of the first, the changed panel must teach the same.
+    lessons, rate = other.lessons(plan.parts.train), first.rate * plan.schedule.learning_rate
+    schedule = replace(plan.schedule, max_steps=first.steps, learning_rate=rate)
+    start = start_with(lessons, ridge, plan.seasonality)
     again = other.fit(lessons, None, start, schedule, plan.parts.train, "again", 1.0)
     assert same(first.weights, again.weights)
 

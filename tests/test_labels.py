@@ -226,7 +226,7 @@ def test_balanced_weights_count_each_class_alike(tmp_path: Path) -> None:
         ({}, ("--target", "a"), 2, "label_conflict"),
         ({}, ("--known", "a"), 2, "label_conflict"),
         ({}, ("--horizon", "3"), 2, "label_conflict"),
-        ({}, ("--layers", "auto"), 2, "label_conflict"),
+        ({}, ("--search", "gaps"), 2, "label_conflict"),
         ({}, ("--duplicates", "mean"), 2, "label_conflict"),
     ],
 )
@@ -244,15 +244,6 @@ def test_refusals(
     last = done.stderr[done.stderr.rindex('{"error"') :]
     assert json.loads(last)["error"]["code"] == code
     assert not (tmp_path / "m.safetensors").exists()
-
-
-@pytest.mark.parametrize("command", ["retrain", "export"])
-def test_commands_that_labels_do_not_have(trained: Path, command: str) -> None:
-    model = trained / "m.safetensors"
-    words = (model, "--output", trained / "m.onnx") if command == "export" else (trained / "data.csv", "-m", model)
-    done = run(command, *words)
-    assert done.exit_code == 2
-    assert "labels" in done.stderr
 
 
 def test_class_weights_need_labels(trained: Path) -> None:

@@ -458,6 +458,14 @@ class TestDivergence:
         assert found.start_validation == pytest.approx(loss_by_loops(network_of().state_dict(), lessons), rel=1e-5)
         assert fitted(lessons).start_validation is None
 
+    def test_first_steps_that_make_it_worse_are_taken_back(self) -> None:
+        """Once, to a quarter of the rate: as if it had been trained so from the start."""
+        lessons = lessons_of(wave(60))
+        found = fitted(lessons, lessons, learning_rate=4.0)
+        gentle = fitted(lessons, lessons, learning_rate=1.0)
+        assert (found.rate, gentle.rate) == (0.25, 1.0)
+        assert bytes_of(found) == bytes_of(gentle)
+
 
 class TestSnapshots:
     SPEC = small_spec(context_length=8, dropout=0.4)

@@ -321,6 +321,20 @@ def test_a_known_covariate_changes_its_own_step_alone() -> None:
         assert (static != before).any(2).any(0).all()
 
 
+def test_rows_that_share_what_the_calendar_says() -> None:
+    """What the decoder adds to each row is what it adds to the first of its group, of which the last may be short."""
+    spec = small_spec(inputs=InputSpec(cycles=("weekday",)), horizon=5, calendar_rows=2)
+    network = shaken_network(spec)
+    decoder, generator = network.decoder, torch.Generator().manual_seed(0)
+    assert decoder is not None
+    assert decoder.step.shape[0] == 3
+    state = torch.randn(4, spec.stack.pooled_size, generator=generator, dtype=decoder.step.dtype)
+    features = torch.randn(4, 5, network.ahead_width, generator=generator, dtype=decoder.step.dtype)
+    found = decoder(state, features)  # [4, 5, K]
+    decoder.rows, decoder.horizon = 1, 3
+    torch.testing.assert_close(found, decoder(state, features[:, ::2])[:, [0, 0, 1, 1, 2]])
+
+
 def test_a_missing_value_is_not_a_zero() -> None:
     """The observed flag reaches the output: zero and missing differ."""
     network = shaken_network(small_spec())

@@ -30,7 +30,7 @@ from stacklstm_cli.model.checkpoint import Checkpoint, load, save
 from stacklstm_cli.model.forecaster import Forecaster
 from stacklstm_cli.training.defaults import resolve
 from stacklstm_cli.training.fitting import Trainer
-from stacklstm_cli.training.refitting import UNTOLD_STRENGTH, Refitting, cutoffs_of
+from stacklstm_cli.training.refitting import UNTOLD_STRENGTH, Refitting, cutoffs_of, ridge_of
 from stacklstm_cli.training.runtime import Clock
 
 CPU = torch.device("cpu")
@@ -219,7 +219,7 @@ def train_as(saved: Checkpoint, panel: Panel) -> Any:
     plan = resolve(panel, model, TrainingConfig(), MetricConfig(seasonality=12))
     schedule = replace(plan.schedule, warmup=2)
     trainer = Trainer(panel, replace(plan, spec=saved.spec, schedule=schedule), device=CPU, clock=Clock())
-    fitted = trainer.refit(saved.training["steps"], saved.training["start_strength"])
+    fitted = trainer.refit(saved.training["steps"], ridge_of(saved), saved.training["rate"])
     assert fitted is not None
     return saved.network(fitted.weights)
 

@@ -71,10 +71,10 @@ def state_of(path: Path) -> Path:
 
 @pytest.fixture
 def interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Panel, Plan, Path]:
-    """A training that a signal has ended after its eighth step."""
+    """A training that a signal has ended after its eighth step; three more were made in vain before."""
     panel, plan = case("plain")
     with monkeypatch.context() as patch:
-        train(panel, plan, tmp_path / "model", StopsAfter(8, "signal", patch))
+        train(panel, plan, tmp_path / "model", StopsAfter(3 + 8, "signal", patch))
     assert state_of(tmp_path / "model").exists()
     return panel, plan, tmp_path / "model"
 

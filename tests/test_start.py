@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -16,7 +17,17 @@ from stacklstm_cli.model.forecaster import Forecaster
 from stacklstm_cli.model.network import NetworkSpec, StackedRNN
 from stacklstm_cli.model.windows import Windows
 from stacklstm_cli.training.lessons import Lessons, lesson_origins, series_weights
-from stacklstm_cli.training.start import STRENGTHS, Start, choose_start, seasonal_skip, solve, start_with
+from stacklstm_cli.training.start import (
+    STRENGTHS,
+    Ridge,
+    Start,
+    Towards,
+    choose_start,
+    last_skip,
+    seasonal_skip,
+    solve,
+    start_with,
+)
 
 CPU = torch.device("cpu")
 SPEC = small_spec(context_length=8, horizon=3, location_length=4, scale_length=8)
@@ -47,11 +58,14 @@ def columns(lessons: Lessons) -> tuple[Floats, Floats, Floats, Floats]:
     return lesson.inputs.context.numpy(), lesson.target.numpy(), lesson.known.numpy(), lesson.gain.numpy()
 
 
-def direct(lessons: Lessons, strength: float | None, season: int) -> Floats:
-    """Ridge regression towards the seasonal skip, by its normal equations [L, H]."""
+def direct(lessons: Lessons, ridge: Ridge, season: int) -> Floats:
+    """Ridge regression towards the seasonal skip or the last value, by its normal equations [L, H]."""
     context, target, known, gain = columns(lessons)
-    naive: Floats = seasonal_skip(context.shape[1], target.shape[1], season).numpy()
-    if strength is None:
+    naive: Floats = np.zeros((context.shape[1], target.shape[1]))
+    naive[-1] = 1.0
+    if ridge.towards == "seasons":
+        naive = seasonal_skip(context.shape[1], target.shape[1], season).numpy()
+    if (strength := ridge.strength) is None:
         return naive
     residual = np.clip(target / gain - context @ naive, -10, 10) * known
     gram = (context * gain**2).T @ context
@@ -61,18 +75,23 @@ def direct(lessons: Lessons, strength: float | None, season: int) -> Floats:
 
 
 class TestRidge:
+    @pytest.mark.parametrize("towards", ["seasons", "last"])
     @pytest.mark.parametrize("strength", [None, 1e-5, 1e-2, 1.0, 300.0])
-    def test_equals_the_normal_equations(self, strength: float | None) -> None:
-        """Every strength from one decomposition, windows weighted by the square of their gain."""
-        lessons = training()
-        found = solve(lessons, 4).weights(strength)
+    def test_equals_the_normal_equations(self, strength: float | None, towards: Towards) -> None:
+        """Every ridge from one decomposition, windows weighted by the square of their gain."""
+        lessons, ridge = training(), Ridge(strength, towards)
+        found = solve(lessons, 4).weights(ridge)
         assert found.dtype == torch.float64
-        np.testing.assert_allclose(found.numpy(), direct(lessons, strength, 4), rtol=1e-7, atol=1e-8)
+        np.testing.assert_allclose(found.numpy(), direct(lessons, ridge, 4), rtol=1e-7, atol=1e-8)
+
+    def test_the_last_value(self) -> None:
+        values = np.random.default_rng(0).normal(size=8)
+        assert (values @ last_skip(8, 3).numpy()).tolist() == [values[-1]] * 3
 
     def test_in_chunks_as_in_one(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        whole = solve(training(), 4).weights(0.1)
+        whole = solve(training(), 4).weights(Ridge(0.1))
         monkeypatch.setattr("stacklstm_cli.training.lessons.chunk_size", lambda spec: 7)
-        torch.testing.assert_close(solve(training(), 4).weights(0.1), whole, rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(solve(training(), 4).weights(Ridge(0.1)), whole, rtol=1e-9, atol=1e-9)
 
     def test_finds_the_line_that_is_there(self) -> None:
         """y[t] = y[t - 4] + y[t - 1] - y[t - 5]: a wave with drift, forecast without error."""
@@ -80,7 +99,7 @@ class TestRidge:
         panel = make_panel(series)
         lessons = lessons_of(panel, [8], [60])
         context, target, _, gain = columns(lessons)
-        found = start_with(lessons, 1e-8, 4)
+        found = start_with(lessons, Ridge(1e-8), 4)
         np.testing.assert_allclose(gain * (context @ found.skip.numpy()), target, atol=1e-3 * np.abs(target).max())
 
     def test_a_larger_context_than_windows_has_a_solution(self) -> None:
@@ -88,14 +107,14 @@ class TestRidge:
         lessons = lessons_of(gappy_panel(), [8, 60], [12, 60])
         assert len(lessons) == 2
         for strength in (None, *STRENGTHS):
-            found = start_with(lessons, strength, 4)
+            found = start_with(lessons, Ridge(strength), 4)
             assert found.skip.isfinite().all()
             assert found.bias.isfinite().all()
 
     def test_constant_series_have_a_solution(self) -> None:
         """No moment at all."""
         lessons = lessons_of(make_panel([3.0] * 40, [0.0] * 40), [8, 8], [40, 40])
-        found = start_with(lessons, 1e-5, 4)
+        found = start_with(lessons, Ridge(1e-5), 4)
         assert found.skip.isfinite().all()
         assert not found.bias.any()
 
@@ -118,7 +137,7 @@ class TestSeasonal:
         """In the user's units, through normalisation and network: the strength None, without a bias."""
         panel = make_panel(wave(50, period=4), wave(60, seed=2, period=4) * 1000)
         lessons = lessons_of(panel, [8, 8], [50, 60])
-        begin = start_with(lessons, None, season)
+        begin = start_with(lessons, Ridge(None), season)
         network = StackedRNN(SPEC)
         dataclasses.replace(begin, bias=torch.zeros_like(begin.bias)).apply_to(network)
         origins = Origins(np.array([0, 0, 1]), np.array([50, 20, 60]))
@@ -133,28 +152,33 @@ class TestSeasonal:
 class TestChoice:
     @pytest.mark.parametrize("season", [1, 4])
     def test_the_least_validation_error_wins(self, season: int) -> None:
-        """Every strength solved anew and tried on every validation window."""
+        """Every ridge solved anew and tried on every validation window."""
         lessons, judged = training(), validation()
         context, target, known, gain = columns(judged)
         errors = {
-            strength: np.abs((target - gain * (context @ direct(lessons, strength, season))) * known).sum()
-            for strength in (None, *STRENGTHS)
+            ridge: np.abs((target - gain * (context @ direct(lessons, ridge, season))) * known).sum()
+            for ridge in (Ridge(strength, towards) for towards in get_args(Towards) for strength in (None, *STRENGTHS))
         }
         found = choose_start(lessons, judged, season)
-        assert found.strength == min(errors, key=errors.__getitem__)
-        np.testing.assert_allclose(found.skip.numpy(), direct(lessons, found.strength, season), rtol=1e-6, atol=1e-7)
+        assert found.ridge == min(errors, key=errors.__getitem__)
+        np.testing.assert_allclose(found.skip.numpy(), direct(lessons, found.ridge, season), rtol=1e-6, atol=1e-7)
 
     def test_noise_is_left_to_the_seasonal_forecast_or_a_strong_ridge(self) -> None:
         """Twenty windows of noise teach eight weights nothing."""
         noise = np.random.default_rng(0).normal(size=60)
         panel = make_panel(noise)
         found = choose_start(lessons_of(panel, [8], [30]), lessons_of(panel, [30], [60]), 4)
-        assert found.strength is None or found.strength > 1e-2
+        assert found.ridge.strength is None or found.ridge.strength > 1e-2
+
+    def test_a_random_walk_is_left_to_its_last_value(self) -> None:
+        panel = make_panel(np.random.default_rng(1).normal(size=400).cumsum())
+        found = choose_start(lessons_of(panel, [8], [24]), lessons_of(panel, [24], [400]), 4)
+        assert found.ridge.towards == "last"
 
     def test_the_same_strength_gives_the_same_start(self) -> None:
         """What a refit does on the same rows."""
         chosen = choose_start(training(), validation(), 4)
-        again = start_with(training(), chosen.strength, 4)
+        again = start_with(training(), chosen.ridge, 4)
         assert torch.equal(chosen.skip, again.skip)
         assert torch.equal(chosen.bias, again.bias)
 
@@ -164,7 +188,7 @@ class TestBias:
         """Per step of the horizon, over the training windows whose target is known, in normalised units."""
         lessons = training()
         context, target, known, gain = columns(lessons)
-        found = start_with(lessons, 0.1, 4)
+        found = start_with(lessons, Ridge(0.1), 4)
         left = target / gain - context @ found.skip.numpy()
         for step in range(3):
             seen = left[known[:, step] > 0, step]
@@ -177,7 +201,7 @@ class TestBias:
         series[10] = math.nan
         panel = make_panel(series)
         lessons = Lessons(Windows(panel, SPEC, CPU), Origins(np.array([0]), np.array([8])), np.array([1.0]))
-        found = start_with(lessons, 1.0, 4)
+        found = start_with(lessons, Ridge(1.0), 4)
         assert found.bias[2].tolist() == [0, 0, 0]
         assert found.bias[0].any()
 
@@ -192,8 +216,8 @@ class TestWithoutSkip:
         lessons = lessons_of(gappy_panel(), [8, 8], [36, 40], self.SPEC)
         judged = lessons_of(gappy_panel(), [36, 40], [50, 60], self.SPEC)
         _, target, known, gain = columns(lessons)
-        for found in (choose_start(lessons, judged, 4), start_with(lessons, 0.1, 4)):
-            assert found.strength is None
+        for found in (choose_start(lessons, judged, 4), start_with(lessons, Ridge(0.1), 4)):
+            assert found.ridge.strength is None
             assert not found.skip.any()
             for step in range(3):
                 seen = (target / gain)[known[:, step] > 0, step]

@@ -43,6 +43,7 @@ from stacklstm_cli.training.defaults import Plan, resolve
 from stacklstm_cli.training.fitting import Trainer, describe, out_of_bounds
 from stacklstm_cli.training.labels import plan_labels
 from stacklstm_cli.training.lessons import Lessons
+from stacklstm_cli.training.study import Task
 
 
 def check(
@@ -63,7 +64,7 @@ def check(
     if data.label is None:
         refuse_label_options(typed)
     else:
-        labelling.refuse_forecasting({*typed, *(["search"] if entries else [])}, data.label)
+        labelling.refuse_forecasting(typed, data.label)
     stdin = sys.stdin.buffer.read() if "-" in sources else b""
     document: dict[str, Any] = {"schema": SCHEMA, "command": "check", "status": "ok"}
     refused: StacklstmError | None = None
@@ -109,22 +110,32 @@ def _findings(
     understood = _understood(panel, sample)
     yield {"data": {"files": files} | describe(panel) | {"sha256": panel.sha256}} | understood
     if data.label is not None:
-        yield {"plan": labelling.planned(plan_labels(panel, network, training))}
+        labelled = plan_labels(panel, network, training)
+        own = labelling.planned(labelled)
+        if entries:
+            task = plan_search(panel, labelled, network, training, metrics, search, entries, named=True)
+            own |= _searched(task, own["explained"])
+        yield {"plan": own}
         return
     plan = resolve(panel, network, training, metrics)
     planned = _planned(plan)
     if entries:
         task = plan_search(panel, plan, network, training, metrics, search, entries, named=True)
-        planned["search"] = {"options": [one.name for one in task.space], "candidates": task.limit}
-        planned["search"] |= {"folds": len(task.rolling.folds), "n": task.rolling.units}
-        first = f"{announced(task)[0]}; what follows is the training without it"
-        planned["explained"] = [first, *planned["explained"]]
+        planned |= _searched(task, planned["explained"])
     yield {"plan": planned}
     trainer = Trainer(panel, plan, device=device, clock=machine.Clock(training.max_time))
     windows, lessons = estimate.count_windows(trainer)
     planned |= {"windows": {"train": windows.train, "choose": windows.choose}, "weights": windows.weights}
     yield {"warnings": _foreseen(trainer, windows), "advice": advice(panel, network, plan, understood, sample)}
     yield {"estimate": _estimated(trainer, windows, lessons, sample)}
+
+
+def _searched(task: Task, explained: list[str]) -> dict[str, Any]:
+    """What a search would try, before what is said of the training without it."""
+    first = f"{announced(task)[0]}; what follows is the training without it"
+    facts = {"options": [one.name for one in task.space], "candidates": task.limit}
+    facts |= {"folds": len(task.rolling.folds), "n": task.rolling.units}
+    return {"search": facts, "explained": [first, *explained]}
 
 
 def _file(source: str, stdin: bytes) -> dict[str, Any]:

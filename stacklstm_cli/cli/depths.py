@@ -46,7 +46,7 @@ def error_chart(
         lines=(Line("mean error", at, score, MODEL, points=True), *([scattered(others)] if others else [])),
         bands=(Band(f"spread over {counted}", at, score - spread, score + spread, 0),),
         x_label="layers",
-        y_label=f"{found.task.rolling.metric.upper()}, cross-validated",
+        y_label=f"{found.task.rolling.metric.upper().replace('_', ' ')}, cross-validated",
         marks=chosen,
     )
 

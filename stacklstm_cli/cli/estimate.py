@@ -21,7 +21,7 @@ from stacklstm_cli.training.fitting import Trainer
 from stacklstm_cli.training.lessons import Lessons, chunk_size, lesson_origins
 from stacklstm_cli.training.loop import WARM_STEPS
 from stacklstm_cli.training.runtime import Clock
-from stacklstm_cli.training.start import MOST_JUDGED, MOST_WINDOWS, STRENGTHS, Start
+from stacklstm_cli.training.start import MOST_JUDGED, MOST_WINDOWS, STRENGTHS, Ridge, Start
 
 IMPORTS = 350_000_000
 """Bytes of a training that has hardly any data; measured on Linux with torch for the CPU."""
@@ -146,7 +146,7 @@ def _trial(trainer: Trainer, lessons: Lessons) -> float | None:
     plan = trainer.plan
     located = located_numbers(plan.spec.loss, plan.spec.quantiles)
     skip = torch.zeros(plan.spec.context_length, plan.spec.horizon)
-    start = Start(None, skip, torch.zeros(plan.spec.horizon, len(located)))
+    start = Start(Ridge(None), skip, torch.zeros(plan.spec.horizon, len(located)))
     trial = copy.copy(trainer)
     trial.clock, trial.on_event = Clock(), lambda event: None
     batch = min(plan.schedule.batch_size, len(lessons))

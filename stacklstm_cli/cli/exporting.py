@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from stacklstm_cli.cli.labelling import refuse_command
+from stacklstm_cli.cli.labelling import read_for
 from stacklstm_cli.cli.messages import Messages
 from stacklstm_cli.cli.report import check_output, number, write_check
 from stacklstm_cli.cli.runs import finished, read
@@ -30,11 +30,12 @@ def export(path: Path, comparison: ExportConfig, output: OutputConfig, messages:
     require_files(sources)
     machine.prepare(RuntimeConfig(device="cpu"))
     saved = checkpoints.load(path)
-    if saved.spec.labels is not None:
-        raise refuse_command("export", path, "Its labels come from predict.")
     panels = {"random windows": random_panel(saved)}
     if sources:
-        panels[sources[0]] = read(sources, saved.data_config, ReadingConfig(), messages, saved, path)
+        if saved.spec.labels is not None:
+            panels[sources[0]] = read_for(saved, sources, ReadingConfig(), messages)
+        else:
+            panels[sources[0]] = read(sources, saved.data_config, ReadingConfig(), messages, saved, path)
     data = to_onnx(saved)
     agreements = {name: compare(data, saved, panel) for name, panel in panels.items()}
     write_atomically(target, data)
@@ -73,6 +74,7 @@ def export_document(
         },
         "comparison": {
             "tolerance": TOLERANCE,
+            "unit": "of a probability" if spec.labels is not None else "deviations of the window",
             "windows": {name: one.windows for name, one in agreements.items()},
             "largest_difference": {name: one.largest_difference for name, one in agreements.items()},
         },
@@ -88,7 +90,7 @@ def sections(document: dict[str, Any]) -> list[list[tuple[str, str]]]:
         (
             "compared",
             f"{windows} {name if name == 'random windows' else f'windows of {name}'}: differs from torch by at most "
-            f"{number(comparison['largest_difference'][name])} deviations of the window, "
+            f"{number(comparison['largest_difference'][name])} {comparison['unit']}, "
             f"{comparison['tolerance']:g} are allowed",
         )
         for name, windows in comparison["windows"].items()

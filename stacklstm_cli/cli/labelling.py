@@ -19,14 +19,20 @@ from stacklstm_cli.cli.pictures import check_pictures, drawn
 from stacklstm_cli.cli.progress import TrainingProgress
 from stacklstm_cli.cli.report import check_output, refuse_overwriting, write_document, write_forecast
 from stacklstm_cli.cli.runs import finished
+from stacklstm_cli.cli.scores import gate, refuse_baseline
+from stacklstm_cli.cli.searching import chosen_configs, entries_of, plan_search, run_search
 from stacklstm_cli.config import (
+    LABEL_BASELINES,
     DataConfig,
+    MetricConfig,
     ModelConfig,
     OutputConfig,
     PictureConfig,
     ReadingConfig,
     RunConfig,
     RuntimeConfig,
+    SearchConfig,
+    StudyConfig,
     TrainingConfig,
     option_name,
 )
@@ -34,29 +40,23 @@ from stacklstm_cli.data.panel import Floats, Panel
 from stacklstm_cli.data.reading import read_panel
 from stacklstm_cli.errors import DataError, UsageError
 from stacklstm_cli.evaluation.labelled import judge_labels
+from stacklstm_cli.evaluation.labels import worse_labels
 from stacklstm_cli.files import check_writable
 from stacklstm_cli.locking import model_lock
 from stacklstm_cli.model import checkpoint as checkpoints
 from stacklstm_cli.model.inputs import unknown_categories
 from stacklstm_cli.model.labels import label_spec
 from stacklstm_cli.training import runtime as machine
-from stacklstm_cli.training.labels import LabelOutcome, LabelPlan, LabelTrainer, plan_labels
-
-FORECASTS_ONLY = (
-    *("horizon", "quantiles", "interval", "skip", "loss", "supervise", "calendar", "holidays", "gaps", "transform"),
-    *("min", "max", "holdout", "refit", "seasonality", "per_series", "per_step", "baselines"),
-)
-"""Options of `train` that say how values are forecast or judged."""
-SEARCHES = ("search", "max_layers", "trials", "pick", "folds", "fits")
+from stacklstm_cli.training.labels import FORECASTS_ONLY, LabelOutcome, LabelPlan, LabelTrainer, plan_labels
+from stacklstm_cli.training.resume import Resume
 
 
 def refuse_forecasting(given: Collection[str], label: str) -> None:
     """Raise `UsageError` for an option that means nothing where labels are learned."""
-    for name in (*FORECASTS_ONLY, *SEARCHES):
+    for name in FORECASTS_ONLY:
         if name in given:
-            reason = "no search is made for labels" if name in SEARCHES else "it is about forecasts of values"
             raise UsageError(
-                f"{option_name(name)} does not go with --label {label}: {reason}.",
+                f"{option_name(name)} does not go with --label {label}: it is about forecasts of values.",
                 hint=f"Leave {option_name(name)} out.",
                 code="label_conflict",
             )
@@ -88,6 +88,7 @@ def train(
     reading: ReadingConfig,
     network: ModelConfig,
     training: TrainingConfig,
+    search: SearchConfig,
     run: RunConfig,
     runtime: RuntimeConfig,
     output: OutputConfig,
@@ -104,12 +105,21 @@ def train(
     check_writable(path)
     check_output(output, path, *sources)
     check_pictures(pictures, output, path, *sources)
+    entries = entries_of(search, typed)
     with model_lock(path, run.wait, on_note=messages.note, on_warning=messages.warning, sleep=clock.sleep):
         with clock.interruptible():
             panel = read_labelled(sources, data, reading, messages)
             plan = plan_labels(panel, network, training)
+        searched = None
+        if entries:
+            task = plan_search(panel, plan, network, training, MetricConfig(), search, entries, named=True)
+            searched = run_search(task, search, StudyConfig(), device=device, clock=clock, messages=messages)
+            network, training = chosen_configs(searched, network, training)
+            plan = plan_labels(panel, network, training)
+            clock.restart()
         for line in plan.explained():
             messages.note(line)
+        resume = Resume(path, use=run.resume, on_note=messages.note, on_warning=messages.warning)
         losses = Losses()
         with TrainingProgress(messages.progress_stream) as progress:
 
@@ -117,13 +127,20 @@ def train(
                 progress.update(event)
                 losses.update(event)
 
-            trainer = LabelTrainer(panel, plan, device=device, clock=clock, on_event=on_event)
-            outcome = trainer.run(checkpoints.given_options(data, reading, network, training))
+            trainer = LabelTrainer(panel, plan, device=device, clock=clock, on_event=on_event, resume=resume)
+            try:
+                outcome = trainer.run(checkpoints.given_options(data, reading, network, training))
+            except machine.Interrupted:
+                resume.close(ended=False)
+                raise
+        outcome.checkpoint.search = {} if searched is None else searched.record()
         checkpoints.save(outcome.checkpoint, path)
+        resume.close(ended=outcome.stopped != "signal")
     messages.note(f"saved {path}")
     for code, text in outcome.warnings:
         messages.warning(code, text)
     document = training_document(path, panel, plan, outcome, clock)
+    document |= {} if searched is None else {"search": searched.document(None)}
 
     def picture() -> Any:
         if outcome.judgement is None:
@@ -207,23 +224,32 @@ def evaluate(
     output: OutputConfig,
     pictures: PictureConfig,
     messages: Messages,
+    worst: str | None = None,
 ) -> None:
-    """Score a saved model on the labels of a file, beside the baselines."""
+    """Score a saved model on the labels of a file, beside the baselines; `worst` is the one it must not fall behind."""
     refuse_given(given, path)
+    refuse_baseline(worst, LABEL_BASELINES, "labels")
     labels, column = label_spec(saved.spec), panel.columns.targets[0]
     each = each_of(labels.every_row)
     judgement = judge_labels(saved.classifier(device), panel, saved.training["class_counts"])
     seen = panel.fingerprint() == saved.data["fingerprint"]
     if seen:
         messages.note("the file is the one that the model was trained on: the figures say how well it was learned")
+    messages.note(
+        "nearest_neighbour looks among the labels of this file, each among the others: a model holds no training rows"
+    )
     if judgement.model.unseen:
         messages.note(unseen_note(judgement.model.unseen, each))
     document = envelope("evaluate", path, panel, saved) | label_parts(judgement, column, each)
-    document["labels"] |= {"rows": "in sample" if seen else "as given"}
+    document["labels"] |= {"rows": "in sample" if seen else "as given", "neighbours": "of this file"}
     if seen:
         document["verdict"] = f"IN SAMPLE: {document['verdict']}"
     rows = "rows of the training" if seen else "the file given"
-    with drawn(pictures, messages, lambda: label_picture(judgement, column, each, rows, f"model {path.name}")):
+
+    def picture() -> Any:
+        return label_picture(judgement, column, each, rows, f"model {path.name}")
+
+    with gate(document, worst, worse_labels), drawn(pictures, messages, picture):
         write_document(finished(document, messages), output)
 
 

@@ -263,8 +263,9 @@ def search_caption(search: Mapping[str, Any]) -> str:
     over = "origins" if search["paired_over"] == "cutoffs" else "series"
     fits = search["folds"] * search["fits"]
     rule = "the shallowest within one standard error of the best" if search["pick"] == "one-se" else "the best"
+    metric = search["metric"].upper().replace("_", " ")
     return (
-        f"score: {search['metric'].upper()} over {search['n']} {over} (fitted {fits} time{'s' * (fits != 1)}); "
+        f"score: {metric} over {search['n']} {over} (fitted {fits} time{'s' * (fits != 1)}); "
         f"spread: its deviation over them; standard error: of the difference to the best, paired. Chosen: {rule}, "
         f"at {number(search['score'])}."
     )
@@ -285,8 +286,7 @@ def _search_text(document: Mapping[str, Any], grid: Grid, output: OutputConfig) 
     said = [search_caption(search)]
     if search["holdout"] is not None:
         said.append(f"On the holdout, which had no part in the choice, it scores {number(search['holdout'])}.")
-    if document.get("holdout_verdict"):
-        said.append(document["holdout_verdict"])
+    said += [document[name] for name in ("holdout_verdict", "folds_verdict") if document.get(name)]
     parts = [wrapped(printable(document["verdict"]), width) + "\n"] if document.get("verdict") else []
     parts += [_table(grid, output) + "".join(wrapped(printable(line), width) + "\n" for line in said)]
     if search.get("command"):

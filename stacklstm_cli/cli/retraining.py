@@ -18,7 +18,8 @@ import torch
 
 from stacklstm_cli.cli.documents import envelope
 from stacklstm_cli.cli.grids import plain
-from stacklstm_cli.cli.labelling import refuse_command
+from stacklstm_cli.cli.labelling import each_of, refuse_given
+from stacklstm_cli.cli.labels import percent, things
 from stacklstm_cli.cli.messages import Messages
 from stacklstm_cli.cli.options import Overrides
 from stacklstm_cli.cli.progress import TrainingProgress
@@ -37,7 +38,9 @@ from stacklstm_cli.model.checkpoint import Checkpoint
 from stacklstm_cli.model.lineage import finish_swap, keep_earlier
 from stacklstm_cli.training import promotion
 from stacklstm_cli.training import runtime as machine
+from stacklstm_cli.training.labels import FORECASTS_ONLY
 from stacklstm_cli.training.promotion import CHALLENGER, CHAMPION, EXPLANATIONS, LEVEL, Retrained
+from stacklstm_cli.training.relabelling import LABEL_SCORES, LabelContest, LabelRetrained, retrain_labels
 from stacklstm_cli.training.resume import Resume
 
 EXPECTED = ("not_validated", "not_judged")
@@ -52,7 +55,7 @@ class Night:
     champion: Checkpoint
     panel: Panel
     changes: Changes
-    found: Retrained | None
+    found: Retrained | LabelRetrained | None
     """None where there was nothing new."""
 
     @property
@@ -128,8 +131,9 @@ def work(
     with clock.interruptible():
         require_files(sources)
         champion = checkpoints.load(path)
-        if champion.spec.labels is not None:
-            raise refuse_command("retrain", path, "Train again on all series: stacklstm train DATA --label COLUMN.")
+        labelled = champion.spec.labels is not None
+        if labelled:
+            refuse_given({*typed} & {*FORECASTS_ONLY}, path)
         panel = read(sources, champion, reading, messages)
         changed = promotion.look(champion, panel)
     tell_changes(changed, champion, panel, messages)
@@ -142,7 +146,7 @@ def work(
     clock.restart()
     try:
         with TrainingProgress(messages.progress_stream) as progress:
-            found = promotion.retrain(
+            found = (retrain_labels if labelled else promotion.retrain)(
                 champion,
                 panel,
                 changed,
@@ -190,8 +194,12 @@ def tell_changes(changed: Changes, champion: Checkpoint, panel: Panel, messages:
         messages.warning(
             "history_revised",
             f"Rows that the model has learned were revised since: up to {changed.revised_rows:,} rows, from "
-            f"{changed.revised_from} on ({count}). It goes on from what it learned of the old ones; --from-scratch "
-            "forgets them.",
+            f"{changed.revised_from} on ({count}). "
+            + (
+                "It goes on from what it learned of the old ones; --from-scratch forgets them."
+                if champion.spec.labels is None
+                else "The new model learns them as they are now."
+            ),
         )
     if changed.removed_rows:
         messages.warning(
@@ -199,8 +207,10 @@ def tell_changes(changed: Changes, champion: Checkpoint, panel: Panel, messages:
         )
 
 
-def tell_found(found: Retrained, messages: Messages) -> None:
+def tell_found(found: Retrained | LabelRetrained, messages: Messages) -> None:
     """Say how the retraining went."""
+    if isinstance(found, LabelRetrained) and found.new_classes:
+        messages.note(f"classes that the model did not know, learned now: {named(list(found.new_classes))}")
     for name, texts in found.new_categories.items():
         messages.note(f"{name!r} has texts that the model did not know, learned now: {named(texts)}")
     for line in found.plan.explained():
@@ -234,10 +244,15 @@ def night_document(night: Night, config: RetrainConfig) -> dict[str, Any]:
         "p_value": promotion.p_value(comparison),
         "units": 0 if comparison is None else comparison.units,
         "paired_over": "" if comparison is None else comparison.paired_over,
-        "champion_weights": found.trial.side,
+        "champion_weights": found.side,
     }
     document["metrics"] = {} if contest is None else contest.metrics()
-    document["backtest"] = {} if contest is None else promotion.describe_contest(contest)
+    if isinstance(found, LabelRetrained):
+        document["labels"] = {"column": panel.columns.targets[0], "one_per": each_of(found.plan.every_row)}
+        if found.contest is not None:
+            document["labels"] |= {"scored": found.contest.labels, "ground": found.contest.ground}
+    elif found.contest is not None:
+        document["backtest"] = promotion.describe_contest(found.contest)
     document["training"] = {
         "steps": found.fits[-1].steps,
         "windows": sum(fit.windows for fit in found.fits),
@@ -249,10 +264,12 @@ def night_document(night: Night, config: RetrainConfig) -> dict[str, Any]:
 def summary(night: Night) -> str:
     """The run in one line."""
     found, changed, champion = night.found, night.changes, night.champion
-    last = night.panel.stamps([int(night.panel.ends.max()) - 1])[0]
+    last = f"up to {night.panel.stamps([int(night.panel.ends.max()) - 1])[0]}"
+    if champion.spec.labels is not None and not champion.spec.labels.every_row:  # whose series have no time in common
+        last = f"in {night.panel.n_series:,} series"
     if found is None:
-        return f"{night.path} unchanged ({champion.id}): nothing new up to {last}."
-    rows = f"+{changed.rows:,} rows up to {last}"
+        return f"{night.path} unchanged ({champion.id}): nothing new {last}."
+    rows = f"+{changed.rows:,} rows {last}"
     if found.decision.promoted:
         done = f"{night.path} retrained ({champion.id} to {night.model.id}): {rows}"
     else:
@@ -260,9 +277,11 @@ def summary(night: Night) -> str:
     return f"{done}; {contest_words(found)}."
 
 
-def contest_words(found: Retrained) -> str:
+def contest_words(found: Retrained | LabelRetrained) -> str:
     """Both errors, that of the best baseline, and what follows."""
     why = EXPLANATIONS[found.decision.why]
+    if isinstance(found, LabelRetrained):
+        return label_words(found.contest, found.plan.every_row, why)
     if found.fits[0].steps == 0 and found.decision.promoted:
         why += "; no step made it better, so its weights stay"
     if found.contest is None:
@@ -277,6 +296,20 @@ def contest_words(found: Retrained) -> str:
     baseline = f", {best} {number(figures[best])}" if best else ""
     origins = len(found.contest.origins)
     return f"{metric.upper()} {both}{baseline} ({origins} origin{'s' * (origins != 1)}): {why}"
+
+
+def label_words(contest: LabelContest | None, every_row: bool, why: str) -> str:
+    """Both models' log loss and accuracy, on what, and what follows."""
+    if contest is None:
+        return f"not judged, {why}"
+    table = contest.metrics()
+    new, before = table[CHALLENGER], table[CHAMPION]
+    both = {name: [value for one in (new, before) if (value := one[name]) is not None] for name in LABEL_SCORES}
+    figures = f"log loss {' against '.join(map(number, both['log_loss']))} before"
+    figures += f", accuracy {' against '.join(map(percent, both['accuracy']))}"
+    scored = things(contest.labels, each_of(every_row))
+    where = f"{scored} that neither has seen" if contest.ground == "new" else f"each by its own folds, {scored} now"
+    return f"{figures} ({where}): {why}"
 
 
 @contextlib.contextmanager
@@ -306,6 +339,7 @@ def logged(log: str | None, path: Path, clock: machine.Clock) -> Iterator[dict[s
 def log_line(document: dict[str, Any], status: int) -> dict[str, Any]:
     """What the log keeps of a run."""
     decision, scores = document["decision"] or {}, document["metrics"]
+    kept = LABEL_SCORES if "labels" in document else promotion.SCORES
     return {
         "status": document["status"],
         "exit_status": int(status),
@@ -316,7 +350,7 @@ def log_line(document: dict[str, Any], status: int) -> dict[str, Any]:
         "revised_rows": document["changes"]["revised_rows"],
         "why": decision.get("why", "nothing_new"),
         "p_value": decision.get("p_value"),
-        **{name: {metric: scores[name].get(metric) for metric in promotion.SCORES} for name in scores},
+        **{name: {metric: scores[name].get(metric) for metric in kept} for name in scores},
         "warnings": [warning["code"] for warning in document["warnings"]],
         "seconds": document["seconds"],
         "message": document["verdict"],

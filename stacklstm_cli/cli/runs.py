@@ -82,10 +82,8 @@ def train(
             from stacklstm_cli.cli import labelling
         if not Ranks.of().leads:  # labels are learned by one process
             return ExitStatus.OK
-        given = {*typed, *(["search"] if entries_of(search, typed) else [])}
-        return labelling.train(
-            *(sources, path, data, reading, network, training, run, runtime, output, pictures, messages, given, clock)
-        )
+        options = (data, reading, network, training, search, run, runtime, output, pictures)
+        return labelling.train(sources, path, *options, messages, typed, clock)
     refuse_label_options(typed)
     ranks = Ranks.of()
     entries = entries_of(search, typed)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from stacklstm_cli.cli.report import (
 from stacklstm_cli.cli.runs import diagnosed, finished, read
 from stacklstm_cli.cli.webpage import write_page
 from stacklstm_cli.config import (
+    BASELINES,
     POINT_LOSSES,
     EvaluationConfig,
     MetricConfig,
@@ -51,6 +52,8 @@ from stacklstm_cli.training import runtime as machine
 from stacklstm_cli.training.defaults import season_of
 from stacklstm_cli.training.refitting import Refitting
 
+Compare = Callable[[Any, str], str]
+"""From a table and a baseline to why the model is worse; "" where it is not."""
 AGAINST = ("against", "append", "fail_if_worse_than", "report")
 """Options of evaluation that mean something for a saved forecast."""
 
@@ -85,9 +88,11 @@ def evaluate(
         from stacklstm_cli.cli import labelling
 
         panel = labelling.read_for(saved, sources, reading, messages)
-        given = labelling.differing(config, metrics) - {"in_sample"}
-        labelling.evaluate(saved, panel, path, device, given, output, pictures, messages)
+        given = labelling.differing(config, metrics) - {"in_sample", "fail_if_worse_than"}
+        worst = config.fail_if_worse_than
+        labelling.evaluate(saved, panel, path, device, given, output, pictures, messages, worst)
         return
+    refuse_baseline(config.fail_if_worse_than, BASELINES, "forecasts")
     panel = read(sources, saved.data_config, reading, messages, saved, path)
     if config.forecasts is not None:
         refuse_backtest_clash(panel)
@@ -113,10 +118,20 @@ def evaluate(
         write_document(finished(document, messages), output)
 
 
+def refuse_baseline(name: str | None, known: Sequence[str], what: str) -> None:
+    """Raise `UsageError` for a baseline that is none of these models."""
+    if name is not None and name not in known:
+        raise UsageError(
+            f"--fail-if-worse-than is {name!r}, which is no baseline of {what}; expected {', '.join(known)}.",
+            hint=f"Type --fail-if-worse-than {known[-1]}.",
+            code="unknown_baseline",
+        )
+
+
 @contextlib.contextmanager
-def gate(document: dict[str, Any], baseline: str | None) -> Iterator[None]:
+def gate(document: dict[str, Any], baseline: str | None, compare: Compare = worse_than) -> Iterator[None]:
     """Mark the document of a model that is worse than this baseline and, once it is written, raise `JudgementError`."""
-    worse = worse_than(document["metrics"], baseline) if baseline is not None else ""
+    worse = compare(document["metrics"], baseline) if baseline is not None else ""
     if worse:
         document["status"] = "refused"
     yield
@@ -219,7 +234,8 @@ def against(
 
 
 def refuse_without_effect(config: EvaluationConfig) -> None:
-    """Raise `UsageError` for an option of the backtest beside --against, which makes none."""
+    """Raise `UsageError` for an option of the backtest beside --against, which makes none, and a baseline of labels."""
+    refuse_baseline(config.fail_if_worse_than, BASELINES, "forecasts")
     given = [field for field in dataclasses.fields(config) if getattr(config, field.name) != field.default]
     idle = [option_name(field) for field in given if field.name not in AGAINST]
     if idle:

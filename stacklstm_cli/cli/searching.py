@@ -16,6 +16,8 @@ from stacklstm_cli.errors import UsageError
 from stacklstm_cli.evaluation.backtest import Backtest
 from stacklstm_cli.training.defaults import Plan
 from stacklstm_cli.training.jobs import search
+from stacklstm_cli.training.label_search import LabelTask, label_entries, roll_labels
+from stacklstm_cli.training.labels import LabelPlan
 from stacklstm_cli.training.runtime import Clock
 from stacklstm_cli.training.search import Candidate, Choice, answer, choose, judged_score, roll
 from stacklstm_cli.training.space import LAYERS, apply, build_space, option_names, start_params, words
@@ -51,7 +53,7 @@ def entries_of(config: SearchConfig, typed: Collection[str], usual: Sequence[str
 
 def plan_search(
     panel: Panel,
-    plan: Plan,
+    plan: Plan | LabelPlan,
     model: ModelConfig,
     training: TrainingConfig,
     metrics: MetricConfig,
@@ -70,6 +72,8 @@ def plan_search(
             hint="Leave out one of them, or name others with --search.",
             code="nothing_to_search",
         )
+    if isinstance(plan, LabelPlan):
+        entries = label_entries(entries, plan, named=named)
     if LAYERS in option_names(entries) and (len(model.hidden_size) > 1 or model.dilations):
         name = "dilations" if model.dilations else "hidden_size"
         raise UsageError(
@@ -86,7 +90,11 @@ def plan_search(
         limit = starts
     elif limit is None and training.max_time is None:
         limit = max(CANDIDATES, starts)
-    return Task(panel, plan, model, training, metrics, space, roll(panel, plan, config.folds), config.fits, limit)
+    rest = (config.fits, limit)
+    if isinstance(plan, LabelPlan):
+        rolling = roll_labels(panel, plan, config.folds)
+        return LabelTask(panel, plan, model, training, metrics, space, rolling, *rest)
+    return Task(panel, plan, model, training, metrics, space, roll(panel, plan, config.folds), *rest)
 
 
 def announced(task: Task) -> list[str]:
@@ -99,7 +107,10 @@ def announced(task: Task) -> list[str]:
     parts = f"search: {first}" + (f", then {', '.join(others)}" if others and goes_on else "")
     if task.limit is not None and goes_on:
         parts += f", {task.limit} candidates in all"
-    told = [f"{parts}; compared at {task.rolling.explained()}, before the holdout"]
+    where = f"at {task.rolling.explained()}, before the holdout"
+    if task.rolling.metric == "log_loss":
+        where = f"on {task.rolling.explained()}, each by a network that had not seen it"
+    told = [f"{parts}; compared {where}"]
     if others and not goes_on:
         told.append(f"--trials 30 or --max-time 10m would also try {', '.join(others)}")
     return told

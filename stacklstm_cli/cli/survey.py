@@ -39,7 +39,7 @@ def series_facts(panel: Panel) -> dict[str, Any]:
         "shortest": {"rows": int(lengths.min()), **_group(panel, lengths == lengths.min())},
         "median": float(np.median(lengths)),
         "longest": {"rows": int(lengths.max()), **_group(panel, lengths == lengths.max())},
-        "constant": _group(panel, low == high),
+        "constant": _group(panel, (low == high) & (not panel.classes)),  # one label for a series is as it should be
         "begin": _usual(panel, panel.starts),
         "end": _usual(panel, panel.ends - 1),
     }

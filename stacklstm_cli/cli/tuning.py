@@ -10,7 +10,8 @@ from typing import Any
 
 from stacklstm_cli.cli.depths import depth_picture
 from stacklstm_cli.cli.documents import SCHEMA, judged
-from stacklstm_cli.cli.labelling import refuse_command
+from stacklstm_cli.cli.labelling import each_of, read_labelled, refuse_forecasting
+from stacklstm_cli.cli.labels import label_parts
 from stacklstm_cli.cli.messages import Messages
 from stacklstm_cli.cli.options import Typed
 from stacklstm_cli.cli.pictures import check_pictures, drawn
@@ -32,15 +33,19 @@ from stacklstm_cli.config import (
     TrainingConfig,
     option_name,
 )
+from stacklstm_cli.data.panel import Panel
 from stacklstm_cli.errors import ExitStatus, NothingLearnedError
 from stacklstm_cli.evaluation.backtest import Backtest
+from stacklstm_cli.evaluation.labels import LabelJudgement
 from stacklstm_cli.files import check_writable
 from stacklstm_cli.locking import model_lock
 from stacklstm_cli.model import checkpoint as checkpoints
 from stacklstm_cli.model.checkpoint import Checkpoint
 from stacklstm_cli.training import runtime as machine
-from stacklstm_cli.training.defaults import resolve
+from stacklstm_cli.training.defaults import Plan, resolve
 from stacklstm_cli.training.fitting import Trainer, describe
+from stacklstm_cli.training.label_search import LABEL_USUAL
+from stacklstm_cli.training.labels import LabelPlan, LabelTrainer, plan_labels
 from stacklstm_cli.training.space import USUAL
 
 
@@ -66,9 +71,9 @@ def tune(
     Returns the exit status.
     """
     if data.label is not None:
-        instead = "Train with --label; --layers and --cell are yours to set."
-        raise refuse_command("tune", f"--label {data.label}", instead)
-    refuse_label_options(typed)
+        refuse_forecasting(typed, data.label)
+    else:
+        refuse_label_options(typed)
     with clock.interruptible():
         device = machine.prepare(runtime, trains=True)
     kept = [study.study] if study.study is not None and "://" not in study.study else []
@@ -80,11 +85,11 @@ def tune(
     for place in kept:
         refuse_overwriting("--study", place, [*taken, *([output.output] if output.output else [])])
     check_pictures(pictures, output, *taken, *kept)
-    entries = entries_of(search, typed, USUAL)
+    entries = entries_of(search, typed, USUAL if data.label is None else LABEL_USUAL)
     with locked(path, messages, clock):
         with clock.interruptible():
-            panel = read(sources, data, reading, messages)
-            plan = resolve(panel, network, training, metrics)
+            panel = (read if data.label is None else read_labelled)(sources, data, reading, messages)
+            plan = planned(data, panel, network, training, metrics)
             task = plan_search(panel, plan, network, training, metrics, search, entries, named=bool(search.search))
         for line in plan.explained():
             messages.note(line)
@@ -93,28 +98,37 @@ def tune(
         if found.choice is None:
             raise nothing_found(clock)
         network, training = chosen_configs(found, network, training)
-        plan = resolve(panel, network, training, metrics)
-        judgement, saved = None, None
+        plan = planned(data, panel, network, training, metrics)
+        judgement: Backtest | None = None
+        labelled: LabelJudgement | None = None
+        saved: Checkpoint | None = None
         why = "a signal ended the search." if clock.signal_number is not None else "the search took all the time."
         clock.restart()
         with TrainingProgress(messages.progress_stream) as progress:
-            trainer = Trainer(panel, plan, device=device, clock=clock, on_event=progress.update)
+            options = checkpoints.given_options(data, reading, network, training)
+            how: dict[str, Any] = {"device": device, "clock": clock, "on_event": progress.update}
             try:
-                if path is not None:
-                    outcome = trainer.run(checkpoints.given_options(data, reading, network, training))
+                if isinstance(plan, LabelPlan):
+                    if path is not None:
+                        learned = LabelTrainer(panel, plan, **how).run(options)
+                        labelled, saved = learned.judgement, learned.checkpoint
+                elif path is not None:
+                    outcome = Trainer(panel, plan, **how).run(options)
                     judgement, saved = outcome.judgement, outcome.checkpoint
-                    saved.search = found.record()
-                    checkpoints.save(saved, path)
-                    messages.note(f"saved {path}")
                 elif training.holdout != 0 and not clock.stopped():
+                    trainer = Trainer(panel, plan, **how)
                     chosen, _ = trainer.choose()
                     judgement = trainer.judge(chosen, trainer.calibrate(chosen).judged)
             except NothingLearnedError as error:
                 why = error.message[:1].lower() + error.message[1:]
             except machine.Interrupted:
                 why = "a signal ended that."
+        if path is not None and saved is not None:
+            saved.search = found.record()
+            checkpoints.save(saved, path)
+            messages.note(f"saved {path}")
     stopped = clock.stopped() or found.missing
-    if judgement is None and training.holdout != 0:
+    if judgement is None and training.holdout != 0 and data.label is None:
         messages.warning("not_judged", f"The choice was not judged on the holdout: {why}")
     not_saved = path is not None and saved is None
     if not_saved:
@@ -129,6 +143,8 @@ def tune(
         "search": found.document(judgement) | {"command": command(sources, given, found)},
     }
     document |= {"metrics": {}} if judgement is None else held_out(judgement, plan.spec.horizon, metrics)
+    if labelled is not None and isinstance(plan, LabelPlan):
+        document |= by_folds(labelled, str(data.label), plan)
     named = ", ".join(Path(source).name for source in sources)
     with drawn(pictures, messages, lambda: depth_picture(found, named)):
         write_search(finished(document, messages), output)
@@ -163,6 +179,21 @@ def held_out(judgement: Backtest, step: int, metrics: MetricConfig) -> dict[str,
     """The table of the holdout; its verdict under a name of its own, as the search has one."""
     table = judged(judgement, step, metrics)
     return {"holdout_verdict": table.pop("verdict"), **table}
+
+
+def planned(
+    data: DataConfig, panel: Panel, network: ModelConfig, training: TrainingConfig, metrics: MetricConfig
+) -> Plan | LabelPlan:
+    """What would be trained without a search."""
+    if data.label is not None:
+        return plan_labels(panel, network, training)
+    return resolve(panel, network, training, metrics)
+
+
+def by_folds(judgement: LabelJudgement, column: str, plan: LabelPlan) -> dict[str, Any]:
+    """The table of the folds of what was trained; its verdict under a name of its own, as the search has one."""
+    parts = label_parts(judgement, column, each_of(plan.every_row), "each by a network that had not seen it")
+    return {"folds_verdict": parts.pop("verdict"), **parts}
 
 
 def chosen_sentence(found: Found) -> str:

@@ -9,8 +9,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from stacklstm_cli.data.panel import Floats, Ints, Panel
 
@@ -61,9 +63,9 @@ def remember(panel: Panel) -> History:
     """The digests of all rows of a panel."""
     block = block_length(panel.lengths)
     digests = [
-        digest(values)
+        digest(panel, index, *one)
         for index, (start, end) in enumerate(zip(panel.starts.tolist(), panel.ends.tolist(), strict=True))
-        for values in (rows_between(panel, index, *one) for one in blocks(start, end, block))
+        for one in blocks(start, end, block)
     ]
     return History(block, panel.starts, np.asarray(digests, dtype=np.int64))
 
@@ -88,10 +90,34 @@ def rows_between(panel: Panel, index: int, begin: int, end: int) -> Floats:
     return panel.values[first + begin : first + end]
 
 
-def digest(values: Floats) -> int:
-    """64 bits of BLAKE2b; equal numbers give equal digests, also -0 and 0 and every NaN."""
-    plain = np.where(np.isnan(values), np.nan, values + 0.0).astype("<f8")
-    return int.from_bytes(hashlib.blake2b(plain.tobytes(), digest_size=8).digest(), "little", signed=True)
+def digest(panel: Panel, index: int, begin: int, end: int) -> int:
+    """64 bits of BLAKE2b of one series between two positions: of its values, and where these are labels of what tells
+    them; equal numbers give equal digests, also -0 and 0 and every NaN."""
+    parts = [plain_bytes(rows_between(panel, index, begin, end))]
+    if panel.classes:
+        parts += features_between(panel, index, begin, end)
+    return int.from_bytes(hashlib.blake2b(b"".join(parts), digest_size=8).digest(), "little", signed=True)
+
+
+def plain_bytes(values: npt.NDArray[Any]) -> bytes:
+    """Numbers as bytes, the same on every machine."""
+    return np.where(np.isnan(values), np.nan, values + 0.0).astype("<f8").tobytes()
+
+
+def features_between(panel: Panel, index: int, begin: int, end: int) -> Iterator[bytes]:
+    """The covariates of one series between two positions; texts as they are, as their numbers are the file's own."""
+    columns: list[npt.NDArray[Any]] = []
+    if panel.timed_at.size:
+        first = int(panel.timed_at[index] - panel.starts[index])
+        columns += list(panel.timed[first + begin : first + end].T)
+    if panel.static.size:
+        columns += list(panel.static[index][:, None])
+    for column, one in zip(columns, panel.covariates, strict=True):
+        if one.categories is None:
+            yield plain_bytes(column)
+        else:
+            texts = ("" if np.isnan(code) else one.categories[int(code)] for code in column.tolist())
+            yield "\0".join(texts).encode("utf-8", "surrogatepass")
 
 
 def changes(panel: Panel, keys: tuple[tuple[str, ...], ...], data_to: Ints, history: History | None) -> Changes:
@@ -121,9 +147,10 @@ def changes(panel: Panel, keys: tuple[tuple[str, ...], ...], data_to: Ints, hist
 
 
 def observed_from(panel: Panel, index: int, position: int) -> int:
-    """Observed rows of one series from a position on the grid on."""
+    """Observed rows of one series from a position on the grid on; of labels, those that have one."""
     begin = max(position, int(panel.starts[index]))
-    return int((~np.isnan(rows_between(panel, index, begin, int(panel.ends[index])))).sum())
+    values = rows_between(panel, index, begin, int(panel.ends[index]))
+    return int((values >= 0).sum() if panel.classes else (~np.isnan(values)).sum())
 
 
 def revisions(
@@ -144,6 +171,6 @@ def revisions(
         own = blocks(int(first[place]), int(data_to[place]), block)
         for before, (begin, end) in zip(stored, own, strict=True):
             inside = panel.starts[index] <= begin and end <= panel.ends[index]
-            if inside and digest(rows_between(panel, index, begin, end)) != before:
+            if inside and digest(panel, index, begin, end) != before:
                 found.append((index, begin, end))
     return found

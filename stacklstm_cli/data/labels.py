@@ -73,6 +73,21 @@ def series_labels(panel: Panel) -> Ints:
     return found
 
 
+def unchanging_features(panel: Panel) -> tuple[str, ...]:
+    """The past covariates that hold one value in each series, and not the same in all: they belong to whole series.
+
+    None where fewer than two series have several rows, which could show it, and none where no other would be left, as
+    a sequence is needed. Missing values are no value.
+    """
+    if np.count_nonzero(panel.lengths > 1) < 2 or not panel.timed_at.size:
+        return ()
+    low, high = (way.reduceat(panel.timed, panel.timed_at, axis=0) for way in (np.fmin, np.fmax))  # [N, C] each
+    still = ((low == high) | np.isnan(low)).all(axis=0)  # [C]
+    still &= np.fmin.reduce(low, axis=0) < np.fmax.reduce(high, axis=0)
+    names = tuple(name for name, found in zip(panel.columns.past, still.tolist(), strict=True) if found)
+    return names if len(names) < len(panel.columns.past) else ()
+
+
 def row_labels(panel: Panel) -> Ints:
     """[R] the class of each row; -1 where it has none or the file lacks the row."""
     return np.nan_to_num(panel.values, nan=UNLABELLED).astype(np.int64)

@@ -25,7 +25,7 @@ from stacklstm_cli.data.gridding import (
     shortened,
     without_repeats,
 )
-from stacklstm_cli.data.labels import refuse_beside_labels
+from stacklstm_cli.data.labels import refuse_beside_labels, unchanging_features
 from stacklstm_cli.data.loading import load_rows
 from stacklstm_cli.data.opening import open_table
 from stacklstm_cli.data.panel import Columns, Covariate, Ints, Panel, Stored
@@ -74,9 +74,17 @@ def read_panel(
             raise
     else:
         again = _roles_of_whole(table, found, config, reading) if repeats else None
-        if again is None:
-            return panel
-    return _read(table, again, config, reading, None, ahead)[0]
+    if again is not None:
+        found = again
+        panel = _read(table, found, config, reading, None, ahead)[0]
+    if found.classes is None or config.past:
+        return panel
+    still = unchanging_features(panel)
+    if not still:
+        return panel
+    past = tuple(name for name in found.columns.past if name not in still)
+    columns = replace(found.columns, past=past, static=(*found.columns.static, *still))
+    return _read(table, replace(found, columns=columns), config, reading, None, ahead)[0]
 
 
 def _roles(table: Table, rows: int | None, config: DataConfig, reading: ReadingConfig) -> Found:

@@ -27,7 +27,9 @@ from stacklstm_cli.data.panel import Floats, Ints
 from stacklstm_cli.evaluation.backtest import Backtest
 from stacklstm_cli.model.distributions import incomplete_beta, student_t_quantile
 
-Metric = Literal["mase", "mae"]
+Metric = Literal["mase", "mae", "log_loss"]
+Paired = Literal["cutoffs", "series", "stretches"]
+"""What is compared one by one; a stretch is a run of rows with one label."""
 LEAST_UNITS = 3
 """Fewer differences have no deviation worth the name."""
 LEAST_HORIZONS = 2
@@ -53,7 +55,7 @@ class Comparison:
     p_value: float
     """Of a difference as large as this by chance, in either direction; NaN where the units are too few."""
     units: int
-    paired_over: Literal["cutoffs", "series"]
+    paired_over: Paired
 
     def clearly_worse(self, level: float) -> bool:
         """Whether the first predictor's error is larger with an error probability below `level`, from one side."""

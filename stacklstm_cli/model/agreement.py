@@ -20,8 +20,9 @@ from stacklstm_cli.data.panel import Covariate, Floats, Panel
 from stacklstm_cli.errors import ModelError
 from stacklstm_cli.model.checkpoint import Checkpoint
 from stacklstm_cli.model.export import exported_forecaster, exported_levels, inputs_of
+from stacklstm_cli.model.labels import LabelWindows, label_windows, mean_probabilities
 from stacklstm_cli.model.network import NetworkSpec
-from stacklstm_cli.model.windows import Windows, learned_units
+from stacklstm_cli.model.windows import Windows, from_learned_units, learned_units
 
 TOLERANCE = 1e-5
 """Of the unit in which a forecast is learned (`units`). Both compute the network in float32, in another order."""
@@ -47,6 +48,8 @@ def compare(data: bytes, checkpoint: Checkpoint, panel: Panel) -> Agreement:
     Raises `ModelError` where they differ by more than `TOLERANCE`.
     """
     spec = checkpoint.spec
+    if spec.labels is not None:
+        return compare_labels(data, checkpoint, panel)
     forecaster = checkpoint.forecaster(torch.device("cpu"))
     if spec.loss == "negative-binomial":
         forecaster = exported_forecaster(checkpoint)  # parameters are compared with parameters
@@ -58,14 +61,41 @@ def compare(data: bytes, checkpoint: Checkpoint, panel: Panel) -> Agreement:
     difference = np.abs(found[differs] - expected[differs]) / unit[differs]
     largest = float(np.max(np.nan_to_num(difference, nan=np.inf), initial=0.0))
     if largest > TOLERANCE:
-        raise ModelError(
-            f"The ONNX file would not forecast as the model does: on {len(origins)} windows it differs by up to "
-            f"{largest:.1e} deviations of the window, {TOLERANCE:.0e} are allowed. Nothing was written.",
-            hint="Please report it, with the output of `stacklstm inspect` for this model and the versions of torch, "
-            "onnx and onnxruntime.",
-            code="export_differs",
-        )
+        raise disagreement("forecast", len(origins), f"{largest:.1e} deviations of the window")
     return Agreement(len(origins), largest)
+
+
+def compare_labels(data: bytes, checkpoint: Checkpoint, panel: Panel) -> Agreement:
+    """The same for a model that gives labels, by the probability of every class."""
+    spec = checkpoint.spec
+    origins = label_windows(panel.lengths, spec)
+    chosen = np.unique(np.linspace(0, len(origins) - 1, WINDOWS).astype(np.int64))
+    series, rows = (torch.as_tensor(part[chosen]) for part in (origins.series, origins.rows))
+    windows = LabelWindows(panel, spec, torch.device("cpu"))
+    inputs = windows.inputs(series, rows)
+    classifier = checkpoint.classifier(torch.device("cpu"))
+    with torch.inference_mode():
+        taken = inputs.to(torch.device("cpu"), torch.float32)
+        expected = mean_probabilities(classifier.members, taken, classifier.temperature).numpy()  # [B, H, K]
+    given = {"observed": inputs.observed.bool(), "past": inputs.past, "static": inputs.static}
+    raw = {slot.name: given[slot.name].to(slot.dtype).numpy() for slot in inputs_of(spec)}
+    found = run_onnx(data, raw, max(1, len(chosen) // 2))
+    difference = np.abs(found.reshape(expected.shape) - expected)
+    largest = float(np.max(np.nan_to_num(difference, nan=np.inf), initial=0.0))
+    if largest > TOLERANCE:
+        raise disagreement("tell labels", len(chosen), f"{largest:.1e} in a probability")
+    return Agreement(len(chosen), largest)
+
+
+def disagreement(what: str, windows: int, difference: str) -> ModelError:
+    """The error for an ONNX file that says something else than its model."""
+    return ModelError(
+        f"The ONNX file would not {what} as the model does: on {windows} windows it differs by up to {difference}, "
+        f"{TOLERANCE:.0e} are allowed. Nothing was written.",
+        hint="Please report it, with the output of `stacklstm inspect` for this model and the versions of torch, "
+        "onnx and onnxruntime.",
+        code="export_differs",
+    )
 
 
 def windows_to_compare(panel: Panel, spec: NetworkSpec) -> Origins:
@@ -89,7 +119,7 @@ def raw_inputs(panel: Panel, origins: Origins, spec: NetworkSpec) -> dict[str, n
     values = torch.as_tensor(panel.values)[index]  # [B, L]
     if spec.gaps != "mask":
         filled = windows.filled(index, end)  # [B, L]
-        values = torch.where(values.isnan(), filled.expm1() if spec.transform == "log1p" else filled, values)
+        values = torch.where(values.isnan(), from_learned_units(filled, spec), values)
     given = {
         "context": values.where(inside, torch.nan),
         "observed": inputs.observed.bool(),
@@ -108,7 +138,7 @@ def run_onnx(data: bytes, inputs: dict[str, npt.NDArray[Any]], batch_size: int) 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-    count = len(inputs["context"])
+    count = len(next(iter(inputs.values())))
     borders = [0, *range(1, count, batch_size), count]
     parts = [
         session.run(None, {name: array[begin:end] for name, array in inputs.items()})[0]
@@ -127,7 +157,8 @@ def units(expected: Floats, panel: Panel, origins: Origins, spec: NetworkSpec) -
     location, scale = scaling.location.unsqueeze(-1).numpy(), scaling.scale.unsqueeze(-1).numpy()  # [B, 1, 1] each
     if spec.transform == "none":
         return np.asarray(scale + np.abs(expected - location))
-    logarithm = np.log1p(np.maximum(expected, -1 + 1e-9))
+    near = np.maximum(expected, -1 + 1e-9)
+    logarithm = np.log1p(near) if spec.transform == "log1p" else np.sign(expected) * np.log1p(np.abs(expected))
     return np.asarray((scale + np.abs(logarithm - location)) * (1 + np.abs(expected)))
 
 

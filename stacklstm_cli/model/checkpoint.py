@@ -309,6 +309,9 @@ def require_sound(document: dict[str, Any], tensors: Weights) -> None:
     require(is_number(stack.forget_bias), "forget_bias")
     check_stack(stack, -(-network["context_length"] // network["patch_length"]))
     require(network["gaps"] != "error", "gaps")
+    require(is_count(network.get("calendar_rows", 1)), "calendar_rows")
+    season = network.get("smoothing_season", 0)
+    require(season == 0 or (is_count(season) and 2 * season <= network["context_length"]), "smoothing_season")
     options = {field.name for field in fields(ModelConfig)}
     given = {name: value for name, value in (network | network["stack"]).items() if name in options}
     if labelled:

@@ -19,6 +19,8 @@ class LabelSpec:
     """Whether each row has a label of its own, and not each series one."""
     filters: tuple[int, ...] = ()
     """Widths of the convolutions beside the stack, one for each of `KERNELS`; () is none."""
+    stride: int = 1
+    """Rows from one place that the convolutions look at to the next: more than 1 in long series."""
     members: int = 1
     """Networks whose probabilities are averaged; they differ by their seeds."""
     temperature: float = 1.0
@@ -36,7 +38,8 @@ class LabelSpec:
             and all(isinstance(name, str) for name in found.classes)
             and isinstance(found.every_row, bool)
             and len(found.filters) in (0, len(KERNELS))
-            and all(isinstance(number, int) and number > 0 for number in (*found.filters, found.members))
+            and all(isinstance(number, int) and number > 0 for number in (*found.filters, found.stride, found.members))
+            and (found.stride == 1 or not found.every_row)
             and isinstance(found.temperature, float)
             and 0 < found.temperature < float("inf")
         )

@@ -30,7 +30,8 @@ from stacklstm_cli.model.checkpoint import Checkpoint
 from stacklstm_cli.model.distributions import student_t_quantile
 from stacklstm_cli.model.forecaster import Forecaster
 from stacklstm_cli.model.frame import quantile_name
-from stacklstm_cli.model.heads import LEAST_FREEDOM, NegativeBinomialHead, Scaling, StudentTHead
+from stacklstm_cli.model.heads import LABELS, LEAST_FREEDOM, NegativeBinomialHead, Scaling, StudentTHead
+from stacklstm_cli.model.labels import Classifier, label_spec, mean_probabilities
 from stacklstm_cli.model.network import NetworkSpec
 from stacklstm_cli.model.windows import Batch, Inputs, location_and_scale, user_units
 
@@ -42,6 +43,7 @@ OPSET = 17
 TERMS = 20
 """Of the polynomials of Student's quantiles; exact to ten digits from 2 degrees of freedom to the normal."""
 PACKAGES = ("onnx", "onnxruntime")
+LOGARITHMS = {"log1p": "log(1 + y)", "symlog": "sign(y) log(1 + |y|)"}
 CODES = {
     "time_of_day": "seconds since midnight * 288 // 86400",
     "weekday": "0 Monday to 6 Sunday",
@@ -84,6 +86,8 @@ class Slot:
 
 def inputs_of(spec: NetworkSpec) -> list[Slot]:
     """What the graph takes."""
+    if spec.labels is not None:
+        return label_inputs(spec)
     length, horizon = spec.context_length, spec.horizon
     filled = "" if spec.gaps == "mask" else f" NaN before the series begins only: gaps filled as --gaps {spec.gaps}."
     missing = " NaN where missing or before the series begins." if spec.gaps == "mask" else filled
@@ -91,8 +95,10 @@ def inputs_of(spec: NetworkSpec) -> list[Slot]:
         Slot("context", (length,), torch.float64, f"The newest {length} rows in user units, oldest first.{missing}")
     ]
     if filled:
-        if (spec.gaps, spec.transform) == ("interpolate", "log1p"):
-            slots[0] = replace(slots[0], meaning=slots[0].meaning + " The line goes through log(1 + y).")
+        if spec.gaps == "interpolate" and spec.transform != "none":
+            slots[0] = replace(
+                slots[0], meaning=slots[0].meaning + f" The line goes through {LOGARITHMS[spec.transform]}."
+            )
         slots.append(Slot("observed", (length,), torch.bool, "Where the context holds a value that was not filled in."))
     timed, known, static = (spec.inputs.of(*roles) for roles in (("past", "known"), ("known",), ("static",)))
     cells = "NaN where missing; of a column of text the number of the text, 0 where unknown."
@@ -116,8 +122,34 @@ def covariate_slot(name: str, rows: tuple[int, ...], covariates: Sequence[Covari
     return Slot(name, (*rows, len(columns)), torch.float32, meaning, columns, categories)
 
 
+def label_inputs(spec: NetworkSpec) -> list[Slot]:
+    """What the graph of a model of labels takes: a window of rows, the newest last, and what is known of the series."""
+    length = spec.context_length
+    there = f"Whether each of the newest {length} rows, oldest first, is there: a shorter series begins with rows that "
+    slots = [Slot("observed", (length,), torch.bool, there + "are not.")]
+    timed, static = (spec.inputs.of(role) for role in ("past", "static"))
+    cells = "NaN where missing; of a column of text the number of the text, 0 where unknown."
+    if timed:
+        slots.append(covariate_slot("past", (length,), timed, f"Features of the rows. {cells}"))
+    if static:
+        slots.append(covariate_slot("static", (), static, f"Features of the series. {cells}"))
+    return slots
+
+
+def label_output(spec: NetworkSpec) -> Slot:
+    """What the graph of a model of labels gives."""
+    labels = label_spec(spec)
+    rows = (spec.context_length,) if labels.every_row else ()
+    meaning = "The probability of each class " + ("in each row." if labels.every_row else "for the series.")
+    if labels.members > 1:
+        meaning += f" The mean over {labels.members} networks."
+    return Slot("probabilities", (*rows, len(labels.classes)), torch.float64, meaning, labels.classes)
+
+
 def output_of(spec: NetworkSpec) -> Slot:
     """What the graph gives."""
+    if spec.labels is not None:
+        return label_output(spec)
     if spec.loss == "negative-binomial":
         meaning = (
             "The distribution of each row in user units. Quantile q is the smallest count k with "
@@ -154,8 +186,8 @@ class Graph(nn.Module):
         shown = ~context.isnan()
         observed = there.get("observed", shown)
         values = context.where(shown, 0.0)
-        if spec.transform == "log1p":
-            values = values.log1p()
+        if spec.transform != "none":
+            values = values.sign() * values.abs().log1p()
         location, scale = location_and_scale(values.where(observed, 0.0), observed, spec)  # [B], [B]
         scaling = Scaling(location.unsqueeze(1), scale.unsqueeze(1))
         normalised = ((values - scaling.location) / scaling.scale).where(shown, 0.0)  # [B, L]
@@ -166,6 +198,35 @@ class Graph(nn.Module):
         batch = Batch(inputs, scaling, torch.empty(0))
         forecast = user_units(self.forecaster.decoded(batch, spec.horizon, exported_levels(spec)), spec)  # [B, H, Q]
         return torch.where(observed.any(1)[:, None, None], forecast, torch.nan)
+
+
+def without_missing_texts(cells: Tensor, covariates: Sequence[Covariate]) -> Tensor:
+    """[..., C] cells in whose columns of text a missing one is unknown, 0."""
+    texts = torch.tensor([one.categories is not None for one in covariates])  # [C]
+    return torch.where(cells.isnan() & texts, 0.0, cells)
+
+
+class LabelGraph(nn.Module):
+    """What is traced of a model of labels: a batch of windows to the probability of every class."""
+
+    def __init__(self, classifier: Classifier) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(classifier.members)
+        self.spec, self.temperature = classifier.spec, classifier.temperature
+        self.slots = inputs_of(self.spec)
+
+    def forward(self, *given: Tensor) -> Tensor:
+        """The inputs, in the order of `inputs_of` -> [B, K], or [B, L, K] of every row; float64."""
+        there = dict(zip([slot.name for slot in self.slots], given, strict=True))
+        observed = there["observed"].float()  # [B, L]
+        nothing = observed.new_zeros(observed.shape[0], self.spec.context_length, 0)
+        past, static = (
+            without_missing_texts(there[role], self.spec.inputs.of(role)) if role in there else empty
+            for role, empty in (("past", nothing), ("static", nothing[:, 0]))
+        )
+        inputs = Inputs(torch.zeros_like(observed), observed, past, nothing, static, nothing.long())
+        found = mean_probabilities(self.members, inputs, self.temperature)  # [B, H, K]
+        return found if label_spec(self.spec).every_row else found[:, 0]
 
 
 class PolynomialStudentTHead(StudentTHead):
@@ -225,7 +286,11 @@ def to_onnx(checkpoint: Checkpoint) -> bytes:
     require_packages()
     import onnx
 
-    graph = Graph(exported_forecaster(checkpoint)).eval()
+    graph: Graph | LabelGraph
+    if checkpoint.spec.labels is not None:
+        graph = LabelGraph(checkpoint.classifier(torch.device("cpu"))).eval()
+    else:
+        graph = Graph(exported_forecaster(checkpoint)).eval()
     output = output_of(checkpoint.spec)
     example = tuple(torch.ones(2, *slot.shape).to(slot.dtype) for slot in graph.slots)
     names = [*(slot.name for slot in graph.slots), output.name]
@@ -259,10 +324,11 @@ def describe(model: onnx.ModelProto, checkpoint: Checkpoint, inputs: Sequence[Sl
     for value, slot in zip((*model.graph.input, *model.graph.output), (*inputs, output), strict=True):
         value.doc_string = slot.meaning + (f" Columns: {', '.join(slot.columns)}." if slot.columns else "")
     levels = "" if spec.loss in POINT_LOSSES else f", quantiles {', '.join(f'{one:g}' for one in spec.quantiles)}"
-    model.doc_string = (
-        f"stacklstm model {checkpoint.id}: {spec.horizon} steps of {', '.join(checkpoint.columns.targets)} after a "
-        f"context of {spec.context_length}{levels}. Normalisation is inside."
-    )
+    what = ", ".join(checkpoint.columns.targets)
+    told = f"{spec.horizon} steps of {what} after a context of {spec.context_length}{levels}"
+    if spec.labels is not None:
+        told = f"{what} by {spec.context_length} rows"
+    model.doc_string = f"stacklstm model {checkpoint.id}: {told}. Normalisation is inside."
     facts = {
         "stacklstm": checkpoint.id,
         "columns": checkpoint.columns.as_dict(),
@@ -270,7 +336,7 @@ def describe(model: onnx.ModelProto, checkpoint: Checkpoint, inputs: Sequence[Sl
         "context_length": spec.context_length,
         "horizon": spec.horizon,
         "loss": spec.loss,
-        "quantiles": [] if spec.loss in POINT_LOSSES else list(spec.quantiles),
+        "quantiles": [] if spec.loss in (*POINT_LOSSES, LABELS) else list(spec.quantiles),
         "inputs": [slot.as_dict() for slot in inputs],
         "outputs": [output.as_dict()],
     }

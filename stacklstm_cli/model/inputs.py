@@ -239,14 +239,17 @@ def unknown_categories(panel: Panel, spec: InputSpec) -> list[tuple[str, list[st
 
 
 def number_statistics(panel: Panel, ends: Ints) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """Mean and deviation [C] of each covariate over the first `ends` [N] rows; 0 and 1 for categories."""
+    """Mean and deviation [C] of each covariate over the first `ends` [N] rows; 0 and 1 for categories.
+
+    Of static ones over the series that have such rows.
+    """
     means, deviations = np.zeros(len(panel.covariates)), np.ones(len(panel.covariates))
     timed = [one for one in panel.covariates if one.role != "static"]
     rows = _training_rows(panel, ends) if timed else None
     for at, one in enumerate(panel.covariates):
         if one.categories is not None:
             continue
-        column = panel.timed[rows, at] if at < len(timed) else panel.static[:, at - len(timed)]
+        column = panel.timed[rows, at] if at < len(timed) else panel.static[ends > 0, at - len(timed)]
         present = column[~np.isnan(column)].astype(np.float64)
         if present.size:
             means[at] = present.mean()

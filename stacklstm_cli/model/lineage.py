@@ -45,10 +45,12 @@ def history_card(path: Path) -> dict[str, Any]:
 
 def shown(entry: dict[str, Any]) -> dict[str, Any]:
     """An entry of the lineage as a row of a table."""
-    scores = {name: rounded((entry.get(name) or {}).get("mase")) for name in ("champion", "challenger")}
+    metric = "log_loss" if "labels" in entry else "mase"
+    scores = {name: rounded((entry.get(name) or {}).get(metric)) for name in ("champion", "challenger")}
+    counted = "labels" if "labels" in entry else "origins"
     first = {"parent": entry.get("parent", ""), "last": entry.get("last", ""), "rows": entry.get("rows_added", 0)}
-    rest = {name: entry.get(name, "") for name in ("revised_rows", "origins", "decision", "why")}
-    return first | {f"{name}_mase": value for name, value in scores.items()} | rest
+    rest = {name: entry.get(name, "") for name in ("revised_rows", counted, "decision", "why")}
+    return first | {f"{name}_{metric}": value for name, value in scores.items()} | rest
 
 
 def rounded(value: float | None) -> float | None:

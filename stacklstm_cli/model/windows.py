@@ -172,19 +172,27 @@ def learned_units(panel: Panel, spec: NetworkSpec) -> Panel:
     if spec.transform == "none":
         return panel
     lowest = int(np.nanargmin(panel.values))
-    if panel.values[lowest] < 0:
+    if spec.transform == "log1p" and panel.values[lowest] < 0:
         raise DataError(
             f"--transform log1p needs values of at least 0; {panel.place(lowest)} has {panel.values[lowest]:g}.",
-            hint="Train without --transform, or mend the value.",
+            hint="Train with --transform symlog, which has negative logarithms, or mend the value.",
             code="no_logarithm",
         )
-    return replace(panel, values=np.log1p(panel.values))
+    return replace(panel, values=np.sign(panel.values) * np.log1p(np.abs(panel.values)))
+
+
+def from_learned_units(values: Tensor, spec: NetworkSpec) -> Tensor:
+    """Values of any shape, back from the units of the network."""
+    if spec.transform == "none":
+        return values
+    if spec.transform == "log1p":
+        return values.clamp(max=LARGEST_LOGARITHM).exp() - 1  # ONNX has no expm1
+    return values.sign() * (values.abs().clamp(max=LARGEST_LOGARITHM).exp() - 1)
 
 
 def user_units(forecast: Tensor, spec: NetworkSpec) -> Tensor:
     """Forecasts of any shape, back from the units of the network, and within the bounds."""
-    if spec.transform == "log1p":
-        forecast = forecast.clamp(max=LARGEST_LOGARITHM).exp() - 1  # ONNX has no expm1
+    forecast = from_learned_units(forecast, spec)
     if spec.minimum is None and spec.maximum is None:
         return forecast
     return forecast.clamp(spec.minimum, spec.maximum)

@@ -19,6 +19,7 @@ from stacklstm_cli.model.checkpoint import Checkpoint, Weights
 from stacklstm_cli.model.inputs import MOST_CATEGORIES
 from stacklstm_cli.model.network import ROLES, NetworkSpec, StackedRNN
 from stacklstm_cli.training.defaults import Plan, resolve
+from stacklstm_cli.training.start import Ridge
 
 RATE_SHARE = 0.3
 """Of the learning rate of a new network: the weights are near a good place and shall stay there."""
@@ -37,7 +38,7 @@ class FromWeights:
     weights: Weights
     keep_statistics: bool
     """Whether means and deviations of covariates stay those of the weights."""
-    strength: ClassVar[None] = None
+    ridge: ClassVar[Ridge] = Ridge(None)
 
     def apply_to(self, network: StackedRNN) -> None:
         """Set a network to these weights."""

@@ -19,6 +19,7 @@ from stacklstm_cli.errors import DataError, UsageError
 from stacklstm_cli.model.inputs import InputSpec, calendar_of, cycles_of, is_shown, known_categories
 from stacklstm_cli.model.layers import Cell, StackSpec, check_stack, layer_widths
 from stacklstm_cli.model.network import NetworkSpec
+from stacklstm_cli.training.growth import grows_with_level
 from stacklstm_cli.training.loop import Schedule
 from stacklstm_cli.training.parts import Parts, cut_parts
 
@@ -33,6 +34,10 @@ ENOUGH_CONTEXT = 336
 """Rows of context that are enough for a forecast of any length, where a season is not long: two weeks of hours."""
 FAR_AHEAD = 3
 """Seasons, beyond which a horizon is long."""
+MANY_SERIES = 20
+"""From so many series on, they differ enough for the state to learn which of them which smoothing suits."""
+DAY = 86_400
+"""Seconds."""
 LEAST_WINDOWS = 8
 """Fewer training windows than this teach nothing that would hold on the next one."""
 
@@ -50,6 +55,11 @@ class Plan:
     """Ridge strength of the start where no validation part can choose it."""
     unvalidated_steps: int
     """Steps where no validation part can choose them."""
+
+    @property
+    def most_context(self) -> int:
+        """Rows of the longest context that the training part of a series can fill."""
+        return int(self.parts.train.max()) - self.spec.horizon
 
     def least_context(self, ends: Ints) -> Ints:
         """Rows [N] that must precede a training window in series of these lengths [N].
@@ -109,7 +119,9 @@ def resolve(panel: Panel, model: ModelConfig, training: TrainingConfig, metrics:
     plan = plan_for(panel.lengths, panel.step, model, training, metrics, panel.covariates)
     covariates = known_categories(panel, plan.parts.train, panel.lengths)
     inputs = inputs_for(panel, model, covariates, plan)
-    plan = replace(plan, spec=replace(plan.spec, inputs=inputs))
+    rows = calendar_rows(panel.step, inputs, plan)
+    spec = replace(plan.spec, inputs=inputs, transform=transform_for(panel, plan, model), calendar_rows=rows)
+    plan = replace(plan, spec=spec)
     check_stack(plan.spec.stack, plan.spec.steps)
     ahead = {"--bidirectional": model.bidirectional, "--attention": model.attention}
     ahead |= {"--gaps interpolate": model.gaps == "interpolate"}
@@ -134,7 +146,7 @@ def resolve(panel: Panel, model: ModelConfig, training: TrainingConfig, metrics:
 
 def refuse_uncountable(panel: Panel, model: ModelConfig) -> None:
     """Raise for values that no negative binomial distribution has: `DataError`, or `UsageError` for a transform."""
-    if model.transform != "none":
+    if model.transform not in (None, "none"):
         raise UsageError(
             f"--loss negative-binomial counts, and --transform {model.transform} makes no counts.",
             hint="Leave out one of the two.",
@@ -150,6 +162,18 @@ def refuse_uncountable(panel: Panel, model: ModelConfig) -> None:
         )
 
 
+def transform_for(panel: Panel, plan: Plan, model: ModelConfig) -> str:
+    """Logarithms of series whose swings grow with their level, as far as the training part shows it.
+
+    Those that negative values have too, as later rows may be negative. Not for what has no logarithm to learn or to
+    export: counts by their distribution, and lines across gaps.
+    """
+    if model.transform is not None:
+        return model.transform
+    fits = model.loss != "negative-binomial" and model.gaps != "interpolate"
+    return "symlog" if fits and grows_with_level(panel, plan.parts.train, plan.seasonality) else "none"
+
+
 def inputs_for(panel: Panel, model: ModelConfig, covariates: tuple[Covariate, ...], plan: Plan) -> InputSpec:
     """The covariates of the panel, and the calendar as far as the longest training part shows it.
 
@@ -157,7 +181,7 @@ def inputs_for(panel: Panel, model: ModelConfig, covariates: tuple[Covariate, ..
     time: such cycles are left to the context.
     """
     cycles = cycles_of(panel.step, int(plan.parts.train.max())) if model.calendar else ()
-    if plan.seasonality > 1 and plan.spec.horizon > FAR_AHEAD * plan.seasonality:
+    if plan.spec.horizon > FAR_AHEAD * plan.seasonality > FAR_AHEAD:
         cycles = tuple(name for name in cycles if not is_shown(name, panel.step, plan.spec.context_length))
     if model.holidays:
         if panel.step.unit == "step":
@@ -167,6 +191,17 @@ def inputs_for(panel: Panel, model: ModelConfig, covariates: tuple[Covariate, ..
             )
         calendar_of(model.holidays, range(2024, 2025))
     return InputSpec(covariates, cycles, model.holidays or "")
+
+
+def calendar_rows(step: Step, inputs: InputSpec, plan: Plan) -> int:
+    """Rows to forecast that share what is said of the calendar: those of a patch, far ahead, within a day.
+
+    What does not change within a day need not be worked out row by row, which took most of the time.
+    """
+    far = plan.spec.horizon > FAR_AHEAD * plan.seasonality > FAR_AHEAD
+    slow = bool(inputs.cycles) and "time_of_day" not in inputs.cycles and not inputs.of("known")
+    within = step.unit == "second" and DAY % (step.count * plan.spec.patch_length) == 0
+    return plan.spec.patch_length if far and slow and within else 1
 
 
 def too_short(panel: Panel, model: ModelConfig, training: TrainingConfig, metrics: MetricConfig) -> DataError:
@@ -251,9 +286,10 @@ def plan_for(
         location_length=min(seasonality, context),
         scale_length=min(7 * seasonality, context) if seasonality > 1 else context,
         gaps="mask" if model.gaps == "error" else model.gaps,
-        transform=model.transform,
+        transform=model.transform or "none",
         minimum=model.min,
         maximum=model.max,
+        smoothing_season=season if len(lengths) >= MANY_SERIES and 1 < season <= context // 2 else 0,
     )
     batch_size = training.batch_size or (32, 128, 256)[size]
     schedule = Schedule(

@@ -37,7 +37,7 @@ from stacklstm_cli.training.loop import Fit, OnEvent, Schedule, fit, no_snapshot
 from stacklstm_cli.training.ranks import get_ranks
 from stacklstm_cli.training.resume import Resume
 from stacklstm_cli.training.runtime import Clock, Interrupted
-from stacklstm_cli.training.start import Start, choose_start, start_with
+from stacklstm_cli.training.start import Ridge, Start, choose_start, start_with
 
 TIME_TO_CHOOSE = 0.6
 """Share of a time limit after which choosing ends, so that the refit, which needs fewer steps, has the rest."""
@@ -104,14 +104,14 @@ class Trainer:
         Raises `DataError` where no series has room for one window, `NothingLearnedError` where training ends
         without a finite result.
         """
-        chosen, strength = self.choose()
+        chosen, ridge = self.choose()
         judges = chosen.stopped != "signal" and get_ranks().leads
         intervals = self.calibrate(chosen) if judges else Calibrations()
         judgement = self.judge(chosen, intervals.judged) if judges else None
         fits: tuple[Fit, ...] = (chosen,)
         final = chosen
         if self.refits and not self.clock.agreed():
-            refitted = self.refit(chosen.steps, strength, chosen.recoveries)
+            refitted = self.refit(chosen.steps, ridge, chosen.rate)
             if refitted is not None:
                 fits = (chosen, refitted)
                 final = chosen if refitted.stopped == "signal" else refitted
@@ -119,7 +119,7 @@ class Trainer:
         interrupted = judgement is None and self.clock.stopped() == "signal"
         stopped = fits[-1].stopped or chosen.stopped or (self.clock.stopped() if skipped or interrupted else "")
         return Outcome(
-            checkpoint=self.checkpoint(fits, final, strength, judgement, intervals, options, stopped),
+            checkpoint=self.checkpoint(fits, final, ridge, judgement, intervals, options, stopped),
             judgement=judgement,
             fits=fits,
             stopped=stopped,
@@ -131,11 +131,11 @@ class Trainer:
         """Whether rows are left that the chosen weights have not trained on."""
         return self.plan.training.refit and bool((self.plan.parts.train < self.plan.parts.end).any())
 
-    def choose(self) -> tuple[Fit, float | None]:
-        """Fit on the training part for as many steps as pay on the validation part; with the start's ridge strength."""
+    def choose(self) -> tuple[Fit, Ridge]:
+        """Fit on the training part for as many steps as pay on the validation part; with the start's ridge."""
         done = self.resume.finished("choosing") if self.resume else None
         if done:
-            return done.fit, done.strength
+            return done.fit, done.ridge
         plan, parts = self.plan, self.plan.parts
         start: Start | FromWeights
         with self.clock.interruptible():
@@ -143,8 +143,8 @@ class Trainer:
             origins = lesson_origins(self.panel, parts.train, parts.validation, plan.spec)
         if not len(origins):  # series too short to have such a part, or nothing observed in it
             with self.clock.interruptible():
-                strength = plan.start_strength
-                start = self.begin.choosing if self.begin else start_with(lessons, strength, plan.seasonality)
+                ridge = Ridge(plan.start_strength)
+                start = self.begin.choosing if self.begin else start_with(lessons, ridge, plan.seasonality)
             schedule = replace(plan.schedule, max_steps=min(plan.unvalidated_steps, plan.most_steps(len(lessons))))
             chosen = self.fit(lessons, None, start, schedule, parts.train, "training", 1.0)
         else:
@@ -156,22 +156,21 @@ class Trainer:
             schedule = replace(plan.schedule, max_steps=plan.most_steps(len(lessons)))
             chosen = self.fit(lessons, validation, start, schedule, parts.train, "choosing", share)
         if self.resume and chosen.stopped != "signal":
-            self.resume.finish("choosing", chosen, start.strength)
-        return chosen, start.strength
+            self.resume.finish("choosing", chosen, start.ridge)
+        return chosen, start.ridge
 
-    def refit(self, steps: int, strength: float | None, recoveries: int = 0) -> Fit | None:
+    def refit(self, steps: int, ridge: Ridge, rate: float = 1.0) -> Fit | None:
         """Fit a new network on all rows, as long as the chosen one; None where that leads to nothing.
 
-        `strength` is the ridge strength of its start. Where choosing diverged, its learning rate was too high: the
-        refit begins with the one that it ended with, after so many `recoveries`.
+        `ridge` is that of its start. Where the learning rate was too high for choosing, the
+        refit begins with the `rate` that it ended with, a share of it.
         """
         plan = self.plan
-        rate = plan.schedule.learning_rate / 2**recoveries
-        schedule = replace(plan.schedule, max_steps=steps, learning_rate=rate)
+        schedule = replace(plan.schedule, max_steps=steps, learning_rate=rate * plan.schedule.learning_rate)
         try:
             with self.clock.interruptible():
                 lessons = self.lessons(plan.parts.end)
-                start = self.begin.refitting if self.begin else start_with(lessons, strength, plan.seasonality)
+                start = self.begin.refitting if self.begin else start_with(lessons, ridge, plan.seasonality)
             return self.fit(lessons, None, start, schedule, plan.parts.end, "refitting", 1.0)
         except (NothingLearnedError, Interrupted):  # no time was left, or it diverged: the judged weights are there
             return None
@@ -259,7 +258,7 @@ class Trainer:
         self,
         fits: tuple[Fit, ...],
         final: Fit,
-        strength: float | None,
+        ridge: Ridge,
         judgement: Backtest | None,
         intervals: Calibrations,
         options: dict[str, Any],
@@ -288,9 +287,11 @@ class Trainer:
             training={
                 **asdict(plan.schedule),
                 "seed": plan.training.seed,
-                "start_strength": strength,
+                "start_strength": ridge.strength,
+                "start_towards": ridge.towards,
                 "steps": final.steps,
                 "epochs": final.epochs,
+                "rate": chosen.rate,
                 "validation": chosen.validation,
                 "recoveries": final.recoveries + (chosen.recoveries if final is not chosen else 0),
                 "history": chosen.history,

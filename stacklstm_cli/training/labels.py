@@ -18,14 +18,16 @@ import torch
 from torch import Tensor
 
 from stacklstm_cli.config import MEDIAN, ModelConfig, TrainingConfig
+from stacklstm_cli.data.history import remember
 from stacklstm_cli.data.labels import are_numbers, labels_change, row_labels, series_labels
 from stacklstm_cli.data.origins import Origins
 from stacklstm_cli.data.panel import Floats, Ints, Panel
-from stacklstm_cli.errors import DataError, NothingLearnedError
+from stacklstm_cli.errors import DataError, NothingLearnedError, UsageError
+from stacklstm_cli.evaluation.comparison import Paired
 from stacklstm_cli.evaluation.labelled import MAJORITY, NEAREST, neighbours
 from stacklstm_cli.evaluation.labels import LabelJudgement, fit_temperature, judge, majority
 from stacklstm_cli.evaluation.verdict import MODEL
-from stacklstm_cli.model.checkpoint import Checkpoint
+from stacklstm_cli.model.checkpoint import Checkpoint, Weights
 from stacklstm_cli.model.classes import LabelSpec
 from stacklstm_cli.model.heads import LABELS, Scaling
 from stacklstm_cli.model.inputs import InputSpec, known_categories, label_row_width, number_statistics
@@ -34,16 +36,41 @@ from stacklstm_cli.model.layers import StackSpec, check_stack, layer_widths
 from stacklstm_cli.model.network import NetworkSpec
 from stacklstm_cli.training.fitting import describe
 from stacklstm_cli.training.lessons import Lesson, Lessons
-from stacklstm_cli.training.loop import Fit, OnEvent, Schedule, Snapshot, fit, no_snapshots
+from stacklstm_cli.training.loop import Fit, OnEvent, OnSnapshot, Schedule, Snapshot, fit
+from stacklstm_cli.training.promotion import ENOUGH_UNITS
+from stacklstm_cli.training.resume import Resume
 from stacklstm_cli.training.runtime import Clock, Interrupted
 
+FORECASTS_ONLY = (
+    *("horizon", "quantiles", "interval", "skip", "loss", "supervise", "calendar", "holidays", "gaps", "transform"),
+    *("min", "max", "holdout", "refit", "seasonality", "per_series", "per_step", "baselines"),
+)
+"""Options of a training that say how values are forecast or judged."""
 MOST_FOLDS = 4
 LEAST_MEMBERS = 2
 """Series of a class, or rows of it, without which nothing of it could be held out."""
 HELD_OUT_ROWS = 0.25
 """Share of the rows of each series that are held out at its end, where there are too few series for folds."""
-MOST_STEPS = 128
-"""Of the stack over one series: longer ones are read several rows at a time."""
+MOST_STEPS = 32
+"""Of the stack over one series: it reads longer ones several rows at a time."""
+MOST_PLACES = 128
+"""That the convolutions look at in one series: in longer ones, they look at every second, third ... row."""
+FILTERS = (64, 128, 64)
+"""Of the convolutions: half as many as in the paper, for a quarter of the work."""
+STACK_WIDTHS = {False: 16, True: 64}
+"""Of the layers, by whether each row has a label. One label per series is few to learn from: beside convolutions a
+wide stack learns the series by heart."""
+STACK_DROPOUT = {False: 0.8, True: 0.3}
+"""Of what the stack says: that of Karim et al. where there are as few labels as there."""
+MEMBERS = 3
+STEPS = 300
+"""Of a fit, where labels are those of series or the rows are few."""
+WORK = 600_000
+"""Places that the convolutions look at and steps that the stack makes, in all batches of a fit: more steps are not
+made, so that a fit takes some ten seconds of one core however many and long the series are."""
+LEAST_STEPS = 40
+CHECKS = 4
+"""Validations of a fold, one of which says how many steps are made."""
 ROWS_CONTEXT = 128
 """Rows of a window where each row has a label."""
 MOST_CLASSES = 1000
@@ -53,6 +80,8 @@ LEAST_CHANCE = 1e-12
 """Smaller probabilities count as this one."""
 FOLD_SHARE = 0.5
 """Of a time limit, for the folds."""
+CURVE = "curve."
+"""Before the names of tensors that hold what a fold has told after so many steps."""
 
 
 @dataclass(frozen=True)
@@ -77,9 +106,20 @@ class LabelPlan:
     def every_row(self) -> bool:
         return label_spec(self.spec).every_row
 
+    @property
+    def seasonality(self) -> int:
+        """Labels have no season."""
+        return 1
+
+    @property
+    def most_context(self) -> int:
+        """Rows of the longest context that a search may try."""
+        return self.spec.context_length
+
     def held_out(self, fold: int) -> Flags:
-        """[N] or [R] what a fold is judged on."""
-        return (self.truth >= 0) & (self.folds[fold] < 0)
+        """[N] or [R] what a fold is judged on: what is held out, but for classes that the fold never learns."""
+        taught = np.bincount(self.folds[fold][self.folds[fold] >= 0], minlength=len(self.classes)) > 0  # [K]
+        return (self.truth >= 0) & (self.folds[fold] < 0) & taught[self.truth]
 
     def explained(self) -> list[str]:
         """What is trained, for a person."""
@@ -95,12 +135,21 @@ class LabelPlan:
             if len(self.folds) > 1
             else f"the last {HELD_OUT_ROWS:.0%} of the rows choose the steps"
         )
+        alone = self.never_judged()
+        late = [f"classes that nothing is judged by, as they come last only: {', '.join(alone)}"] if alone else []
         return [
             f"labels: {scale}",
             f"classes: {len(labels.classes)} of {of}: {shown}{rest}",
             f"network: {spec.stack.explained()} over {reads}{beside}; {labels.members} networks averaged",
             f"training: {folds}, {self.schedule.max_steps} at most of {self.schedule.batch_size} windows",
+            *late,
         ]
+
+    def never_judged(self) -> list[str]:
+        """Classes that stand only where they are held out, so that no fold can learn them before."""
+        judged = np.logical_or.reduce([self.held_out(fold) for fold in range(len(self.folds))])
+        held = np.logical_or.reduce([(self.truth >= 0) & (fold < 0) for fold in self.folds])
+        return [self.classes[code] for code in np.unique(self.truth[held & ~judged]).tolist()]
 
 
 @dataclass(frozen=True)
@@ -115,16 +164,35 @@ class LabelOutcome:
     warnings: tuple[tuple[str, str], ...]
 
 
-def plan_labels(panel: Panel, network: ModelConfig, training: TrainingConfig) -> LabelPlan:
-    """What will be trained. Raises `DataError` for labels that cannot be learned, `UsageError` for such options."""
-    every_row = labels_change(panel)
+def plan_labels(
+    panel: Panel, network: ModelConfig, training: TrainingConfig, *, every_row: bool | None = None
+) -> LabelPlan:
+    """What will be trained; `every_row` says whether each row has a label of its own, which else the labels tell.
+
+    Raises `DataError` for labels that cannot be learned, `UsageError` for such options.
+    """
+    every_row = labels_change(panel) if every_row is None else every_row
+    if every_row and network.attention:
+        raise UsageError(
+            "--attention weighs the rows of a series for its one label; here each row has a label of its own.",
+            hint="Leave --attention out.",
+            code="label_conflict",
+        )
     truth = row_labels(panel) if every_row else series_labels(panel)
     refuse_labels(panel, truth, every_row)
     counts = np.bincount(truth[truth >= 0], minlength=len(panel.classes))
     weights = counts.sum() / (len(counts) * counts) if training.class_weights == "balanced" else np.ones(len(counts))
     folds = split_rows(panel, truth) if every_row else split_series(truth, training.seed)
     spec = network_spec(panel, network, every_row)
-    return LabelPlan(spec, schedule(panel, spec, truth, training), training.seed, truth, tuple(folds), weights)
+    plan = LabelPlan(spec, schedule(panel, spec, truth, training), training.seed, truth, tuple(folds), weights)
+    if not all(plan.held_out(fold).any() for fold in range(len(plan.folds))):
+        raise DataError(
+            f"The last {HELD_OUT_ROWS:.0%} of the rows hold no class of the rows before them, so that nothing could "
+            "be judged.",
+            hint="Give more series, each with several of the classes.",
+            code="nothing_to_judge",
+        )
+    return plan
 
 
 def refuse_labels(panel: Panel, truth: Ints, every_row: bool) -> None:
@@ -193,7 +261,7 @@ def network_spec(panel: Panel, config: ModelConfig, every_row: bool) -> NetworkS
     inputs = InputSpec(known_categories(panel, panel.lengths, panel.lengths))
     stack = StackSpec(
         patch * label_row_width(inputs),
-        layer_widths(config.hidden_size or (64,), config.layers),
+        layer_widths(config.hidden_size or (STACK_WIDTHS[every_row],), config.layers),
         config.cell,  # type: ignore[arg-type]  # one of the option's choices
         bidirectional=True,  # a label is given once the whole series is known
         residual=config.residual,
@@ -207,7 +275,7 @@ def network_spec(panel: Panel, config: ModelConfig, every_row: bool) -> NetworkS
     check_stack(stack, -(-context // patch))
     return NetworkSpec(
         stack=stack,
-        dropout=0.3 if config.dropout is None else config.dropout,
+        dropout=STACK_DROPOUT[every_row] if config.dropout is None else config.dropout,
         patch_length=patch,
         context_length=context,
         horizon=1,
@@ -217,14 +285,8 @@ def network_spec(panel: Panel, config: ModelConfig, every_row: bool) -> NetworkS
         inputs=inputs,
         skip=False,
         loss=LABELS,
-        labels=LabelSpec(panel.classes, every_row, FILTERS, MEMBERS),
+        labels=LabelSpec(panel.classes, every_row, FILTERS, 1 if every_row else -(-longest // MOST_PLACES), MEMBERS),
     )
-
-
-FILTERS = (64, 128, 64)
-MEMBERS = 5
-STEPS = 400
-CHECKS = 16
 
 
 def schedule(panel: Panel, spec: NetworkSpec, truth: Ints, training: TrainingConfig) -> Schedule:
@@ -232,19 +294,23 @@ def schedule(panel: Panel, spec: NetworkSpec, truth: Ints, training: TrainingCon
     windows = len(label_windows(panel.lengths, spec))
     batch = training.batch_size or 16
     epoch = max(1, windows // batch)
-    steps = STEPS if training.epochs is None else training.epochs * epoch
+    places = spec.steps + -(-spec.context_length // label_spec(spec).stride)
+    steps = int(np.clip(WORK // (batch * places), LEAST_STEPS, STEPS))
+    if training.epochs is not None:
+        steps = training.epochs * epoch
     return Schedule(
         batch_size=batch,
-        learning_rate=training.learning_rate or 2e-3,
+        learning_rate=training.learning_rate or 4e-3,
         weight_decay=0.01 if training.weight_decay is None else training.weight_decay,
         grad_clip=training.grad_clip,
         max_steps=steps,
-        check_every=max(1, steps // CHECKS),
+        check_every=-(-steps // CHECKS),
         patience=training.patience or CHECKS,
-        warmup=max(1, min(20, steps // 4)),
+        warmup=max(1, steps // 10),
         average=0.98,
         skip_rate=1.0,
         validation_windows=2**20,
+        anneal=True,
     )
 
 
@@ -284,16 +350,52 @@ class LabelLessons(Lessons):
         return self
 
 
+@dataclass(frozen=True)
+class CrossValidation:
+    """What the folds have told."""
+
+    curves: tuple[Curve, ...]
+    fits: tuple[Fit, ...]
+    steps: int
+    """At which the folds together judge best."""
+    held: Ints
+    """Series, or rows, that were held out of some fold."""
+    found: Floats
+    """[held, K] what the networks that had not seen them say of them at these steps, calibrated."""
+    temperature: float
+
+    def losses(self, truth: Ints) -> Floats:
+        """[held] what the true class of each was a surprise [nats]."""
+        return surprises(self.found, truth[self.held])
+
+
 class LabelTrainer:
     """One training, from the folds to the networks that are saved."""
 
-    def __init__(self, panel: Panel, plan: LabelPlan, *, device: torch.device, clock: Clock, on_event: OnEvent) -> None:
+    def __init__(
+        self,
+        panel: Panel,
+        plan: LabelPlan,
+        *,
+        device: torch.device,
+        clock: Clock,
+        on_event: OnEvent,
+        resume: Resume | None = None,
+    ) -> None:
+        """`resume` is asked where an earlier run was interrupted, and told how far this one is."""
+        if resume is not None:
+            resume.open(panel, plan, clock)
+        self.resume = resume
         self.panel, self.plan, self.device, self.clock, self.on_event = panel, plan, device, clock, on_event
         self.windows = LabelWindows(panel, plan.spec, device)
         self.origins = label_windows(panel.lengths, plan.spec)
 
     def run(self, options: dict[str, Any]) -> LabelOutcome:
         """Train and judge. `options` are those that were given. Raises `NothingLearnedError` or `Interrupted`."""
+        return self.finish(self.cross_validate(), options)
+
+    def cross_validate(self) -> CrossValidation:
+        """Fit a network on each fold, as far as time allows. Raises as `run` does where there is not one."""
         plan = self.plan
         curves: list[Curve] = []
         fits: list[Fit] = []
@@ -301,34 +403,91 @@ class LabelTrainer:
             if curves and self.clock.stopped(FOLD_SHARE):
                 break
             curve = Curve(self.panel, plan, fold, self.device)
-            fits.append(self.fit(plan.folds[fold], fold, curve, f"fold {fold + 1}", FOLD_SHARE))
+            try:
+                fits.append(self.fit(plan.folds[fold], fold, curve, f"fold {fold + 1}", FOLD_SHARE))
+            except (NothingLearnedError, Interrupted):
+                if not fits:
+                    raise
+                break
             curves.append(curve)
         steps, held, found = best_steps(curves, plan)
-        temperature = fit_temperature(np.log(np.maximum(found, LEAST_CHANCE)), plan.truth[held]) if len(held) else 1.0
-        members: list[Fit] = []
-        count = label_spec(plan.spec).members
+        temperature = fit_temperature(certain(found), plan.truth[held]) if len(held) else 1.0
+        return CrossValidation(tuple(curves), tuple(fits), steps, held, softened(found, temperature), temperature)
+
+    def finish(self, told: CrossValidation, options: dict[str, Any]) -> LabelOutcome:
+        """Fit the networks that are saved on all that has a label, for as many steps as the folds have found."""
+        members = self.members(told.steps)
+        whole = [one for one in members if one.steps >= told.steps]
+        final = whole or members[:1] or [told.fits[0]]
+        judgement = self.judged(told.held, told.found) if len(told.held) else None
+        stopped = self.stopped(told, whole)
+        return LabelOutcome(
+            self.checkpoint(final, told, judgement, options, stopped),
+            (*told.fits, *members),
+            judgement,
+            stopped,
+            tuple(self.warnings(told, members, whole)),
+        )
+
+    def stopped(self, told: CrossValidation, whole: list[Fit]) -> str:
+        """Why something was left out: "time", "signal", or "" where nothing was."""
+        short = len(told.curves) < len(self.plan.folds) or len(whole) < label_spec(self.plan.spec).members
+        return next((one.stopped for one in told.fits if one.stopped), "") or (self.clock.stopped() if short else "")
+
+    def members(self, steps: int) -> list[Fit]:
+        """The networks on all that has a label, as far as time allows."""
+        found: list[Fit] = []
+        count = label_spec(self.plan.spec).members
         for member in range(count):
-            if members and self.clock.stopped((1 + FOLD_SHARE + member / count * FOLD_SHARE) / 2):
+            if found and self.clock.stopped((1 + FOLD_SHARE + member / count * FOLD_SHARE) / 2):
                 break
             if self.clock.stopped() == "signal":
                 break
             try:
-                members.append(self.fit(plan.truth, member, None, f"network {member + 1}", 1.0, steps))
+                found.append(self.fit(self.plan.truth, member, None, f"network {member + 1}", 1.0, steps))
             except (NothingLearnedError, Interrupted):
                 break
-        judgement = self.judged(held, softened(found, temperature)) if len(held) else None
-        warnings = []
-        if len(members) < count:
-            warnings.append(("time_up", f"Stopped early: {len(members) or 1} of {count} networks were fitted."))
-        final = members or fits[:1]
-        checkpoint = self.checkpoint(final, curves, temperature, judgement, options)
-        return LabelOutcome(checkpoint, (*fits, *members), judgement, self.clock.stopped(), tuple(warnings))
+        return found
+
+    def warnings(self, told: CrossValidation, members: list[Fit], whole: list[Fit]) -> Iterator[tuple[str, str]]:
+        """(code, sentence) of what a user must know before trusting this model."""
+        plan = self.plan
+        wanted, folds = label_spec(plan.spec).members, len(plan.folds)
+        why = {"time": "Time was up", "signal": "Stopped by a signal"}.get(self.clock.stopped(), "Training diverged")
+        if len(told.curves) < folds:
+            yield "fewer_folds", f"{why}: {len(told.curves)} of {folds} folds have judged."
+        if not told.held.size:
+            yield "not_judged", f"{why} before judging: the model has no table."
+        if not members:
+            yield "not_refitted", f"{why} before the last fit: the network of the first fold was kept."
+        elif not whole:
+            yield "refit_shortened", f"{why}: the network made {members[0].steps} of {told.steps} steps."
+        elif len(whole) < wanted:
+            yield "time_up", f"{why}: {len(whole)} of {wanted} networks were fitted."
+        late = plan.never_judged()
+        if late:
+            yield (
+                "class_not_judged",
+                f"Nothing is known of how well these classes are told, which come last only: {', '.join(late)}.",
+            )
+        recoveries = sum(one.recoveries for one in (*told.fits, *members))
+        if recoveries:
+            times = f"{recoveries} time{'s' * (recoveries > 1)}"
+            yield (
+                "diverged_recovered",
+                f"Training diverged {times}: each time it went back and halved the learning rate.",
+            )
 
     def fit(
         self, truth: Ints, number: int, curve: Curve | None, phase: str, share: float, steps: int | None = None
     ) -> Fit:
         """A new network, fitted to what `truth` holds; its statistics of features are those of the same series."""
         plan = self.plan
+        done = self.resume.finished(phase) if self.resume is not None else None
+        if done is not None:
+            if curve is not None:
+                curve.recall(done.told)
+            return done.fit
         seed = plan.seed + 1000 * number
         with self.clock.interruptible(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -337,11 +496,13 @@ class LabelTrainer:
         known, weights = (torch.as_tensor(part, device=self.device) for part in (truth, plan.weights))
         lessons = LabelLessons(self.windows, self.origins, known, weights.float())
         judged = None
+        state = self.resume.snapshot(phase) if self.resume is not None else None
         if curve is not None:
             curve.like(network)
+            curve.recall({} if state is None else state.tensors)
             held = torch.as_tensor(np.where(plan.held_out(curve.fold), plan.truth, -1), device=self.device)
             judged = LabelLessons(self.windows, self.origins, held, weights.float())
-        return fit(
+        fitted = fit(
             network.to(self.device),
             lessons,
             judged,
@@ -351,8 +512,27 @@ class LabelTrainer:
             phase=phase,
             share_of_time=share,
             on_event=self.on_event,
-            on_snapshot=curve.take if curve is not None else no_snapshots,
+            state=state,
+            on_snapshot=self.taker(phase, curve),
         )
+        if curve is not None and not curve.found and fitted.stopped != "signal":
+            curve.look(fitted.weights, fitted.steps)
+        if self.resume is not None and fitted.stopped != "signal":
+            self.resume.finish(phase, fitted, told={} if curve is None else curve.told())
+        return fitted
+
+    def taker(self, phase: str, curve: Curve | None) -> OnSnapshot:
+        """What becomes of the snapshots of a fit."""
+
+        def take(snapshot: Snapshot, better: bool) -> None:
+            told: Weights = {}
+            if curve is not None:
+                curve.take(snapshot)
+                told = curve.told()
+            if self.resume is not None:
+                self.resume.offer(phase, replace(snapshot, tensors=snapshot.tensors | told), better)
+
+        return take
 
     def judged(self, held: Ints, found: Floats) -> LabelJudgement:
         """The model's probabilities [held, K] beside the baselines', each fold's from what that fold has learned."""
@@ -368,13 +548,13 @@ class LabelTrainer:
     def checkpoint(
         self,
         final: list[Fit],
-        curves: list[Curve],
-        temperature: float,
+        told: CrossValidation,
         judgement: LabelJudgement | None,
         options: dict[str, Any],
+        stopped: str,
     ) -> Checkpoint:
         panel, plan = self.panel, self.plan
-        labels = replace(label_spec(plan.spec), members=len(final), temperature=temperature)
+        labels = replace(label_spec(plan.spec), members=len(final), temperature=told.temperature)
         return Checkpoint(
             columns=panel.columns,
             step=panel.step,
@@ -394,14 +574,17 @@ class LabelTrainer:
             training={
                 **vars(plan.schedule),
                 "seed": plan.seed,
-                "folds": len(curves),
+                "folds": len(told.curves),
+                "judged": len(told.held),
+                "spread": spread(told.losses(plan.truth)),
                 "class_counts": np.bincount(plan.truth[plan.truth >= 0], minlength=len(plan.classes)).tolist(),
                 "history": [],
                 "steps": final[0].steps,
                 "epochs": final[0].epochs,
-                "stopped": self.clock.stopped(),
+                "stopped": stopped,
             },
             options=options,
+            history=remember(panel),
         )
 
 
@@ -423,13 +606,27 @@ class Curve:
         self.network = LabelNetwork(network.spec)
         self.network.load_state_dict(network.state_dict())
 
-    def take(self, snapshot: Snapshot, better: bool) -> None:
+    def told(self) -> Weights:
+        """What was found, as tensors that a file can hold."""
+        return {f"{CURVE}{steps}": torch.as_tensor(found) for steps, found in self.found.items()}
+
+    def recall(self, told: Weights) -> None:
+        """Take up what an interrupted run has found."""
+        mine = {name: found for name, found in told.items() if name.startswith(CURVE)}
+        self.found |= {int(name.removeprefix(CURVE)): found.numpy() for name, found in mine.items()}
+
+    def take(self, snapshot: Snapshot) -> None:
         """Look at the averaged weights of a snapshot."""
-        with torch.no_grad():
-            for place, parameter in enumerate(self.network.parameters()):
-                parameter.copy_(snapshot.tensors[f"mean.{place}"])
+        names = [name for name, _ in self.network.named_parameters()]
+        means = {name: snapshot.tensors[f"mean.{place}"] for place, name in enumerate(names)}
+        norms = {name: snapshot.tensors[f"network.{name}"] for name, _ in self.network.named_buffers()}
+        self.look(means | norms, snapshot.numbers["step"])
+
+    def look(self, weights: Weights, steps: int) -> None:
+        """Look at the weights after so many steps."""
+        self.network.load_state_dict(weights, strict=False)
         classifier = Classifier([self.network], self.device)
-        self.found[snapshot.numbers["step"]] = classifier.probabilities(self.panel, self.wanted)[self.held]
+        self.found[steps] = classifier.probabilities(self.panel, self.wanted)[self.held]
 
 
 def best_steps(curves: list[Curve], plan: LabelPlan) -> tuple[int, Ints, Floats]:
@@ -451,12 +648,38 @@ def best_steps(curves: list[Curve], plan: LabelPlan) -> tuple[int, Ints, Floats]
 
     def surprise(steps: int) -> float:
         found = said(steps)
-        sure = softened(found, fit_temperature(np.log(np.maximum(found, LEAST_CHANCE)), truth))
-        chances = sure[np.arange(truth.size), truth]
-        return float(-np.log(np.maximum(chances, LEAST_CHANCE)) @ plan.weights[truth])
+        sure = softened(found, fit_temperature(certain(found), truth))
+        return float(surprises(sure, truth) @ plan.weights[truth])
 
     steps = min(sorted({at for curve in told for at in curve.found}), key=surprise)
     return steps, held, said(steps)
+
+
+def units_of(panel: Panel, plan: LabelPlan, places: Ints) -> tuple[Paired, Ints]:
+    """What is paired, and the unit [G] of each place: series; of rows of few series, stretches with one label."""
+    if not plan.every_row:
+        return "series", np.arange(places.size)
+    series = np.searchsorted(panel.offsets, places, "right") - 1
+    numbers = np.unique(series, return_inverse=True)[1]
+    if not places.size or int(numbers.max()) + 1 >= ENOUGH_UNITS:
+        return "series", np.asarray(numbers)
+    begins = (np.diff(series) != 0) | (np.diff(plan.truth[places]) != 0)
+    return "stretches", np.concatenate([[0], np.cumsum(begins)])
+
+
+def certain(probabilities: Floats) -> Floats:
+    """The logarithms of probabilities."""
+    return np.asarray(np.log(np.maximum(probabilities, LEAST_CHANCE)))
+
+
+def surprises(probabilities: Floats, truth: Ints) -> Floats:
+    """[R] -log of the probability [R, K] of each true class [nats]."""
+    return np.asarray(-np.log(np.maximum(probabilities[np.arange(truth.size), truth], LEAST_CHANCE)))
+
+
+def spread(values: Floats) -> float | None:
+    """Standard deviation; None of fewer than two."""
+    return float(values.std(ddof=1)) if values.size > 1 else None
 
 
 def softened(probabilities: Floats, temperature: float) -> Floats:
@@ -466,12 +689,18 @@ def softened(probabilities: Floats, temperature: float) -> Floats:
     return shares
 
 
+def last_known(panel: Panel, known: Flags) -> Ints:
+    """[N] rows of each series up to the last one of `known` [R]; 0 where there is none."""
+    place = np.arange(known.size) - np.repeat(panel.offsets[:-1], panel.lengths)  # [R]
+    return np.maximum.reduceat(np.where(known, place + 1, 0), panel.offsets[:-1])
+
+
 def set_statistics(network: LabelNetwork, panel: Panel, truth: Ints, every_row: bool) -> None:
-    """Means and deviations of the features, over the series from which something is learned."""
+    """Means and deviations of the features, over the series from which something is learned, of rows up to the last
+    one that teaches."""
     known = truth >= 0
-    if every_row:
-        known = np.logical_or.reduceat(known, panel.offsets[:-1])
-    mean, deviation = number_statistics(panel, np.where(known, panel.lengths, 0))
+    ends = np.where(known, panel.lengths, 0) if not every_row else last_known(panel, known)
+    mean, deviation = number_statistics(panel, ends)
     timed = len(network.spec.inputs.of("past"))
     for features, begin, end in ((network.past, 0, timed), (network.static, timed, len(mean))):
         features.mean.copy_(torch.as_tensor(mean[begin:end][features.numbers]))

@@ -30,8 +30,8 @@ LEAST_IMPROVEMENT = 1e-4
 """Share by which a validation loss must fall to count as better."""
 MOST_RECOVERIES = 3
 """How often a fit that diverges goes back and halves its learning rate."""
-START_WINDOWS = 512
-"""Most validation windows on which the start of a fit is measured: enough to tell a useless result from a good one."""
+RETREAT = 0.25
+"""Share of the learning rate that is left where the first steps only made the start worse."""
 
 OnEvent = Callable[[dict[str, Any]], None]
 
@@ -60,6 +60,8 @@ class Schedule:
     """Whether the weights it starts with are kept where no validation is better: those of a fitted network."""
     every_step: bool = False
     """Whether each step of the stack is trained on the horizon behind it, and not the newest alone."""
+    anneal: bool = False
+    """Whether the learning rates fall to zero until `max_steps`."""
 
 
 @dataclass
@@ -81,6 +83,8 @@ class Fit:
     windows_per_second: float | None = None
     recoveries: int = 0
     """How often it diverged, went back and halved its learning rate."""
+    rate: float = 1.0
+    """Share of the learning rate that it ended with."""
     processes: int = 1
     """How many shared the work."""
     shards: int = 1
@@ -88,7 +92,7 @@ class Fit:
     pieces: int = 1
     """In how many parts, one after the other, each was computed: more where memory did not suffice."""
     start_validation: float | None = None
-    """Validation loss of the network before the first step, on at most `START_WINDOWS` windows."""
+    """Validation loss of the network before the first step."""
 
 
 @dataclass(frozen=True)
@@ -142,6 +146,7 @@ class Learner:
         self.batches = ShuffledBatches(len(lessons), shards.batch_size, seed, device=lessons.series.device)
         self.watch = Stopwatch()
         self.step = self.checks_since_best = self.recoveries = 0
+        self.retreated = False
         self.best = Fit({}, 0, None)
         self.history: list[dict[str, float | None]] = []
 
@@ -161,6 +166,7 @@ class Learner:
             "windows": self.watch.windows,
             "checks_since_best": self.checks_since_best,
             "recoveries": self.recoveries,
+            "retreated": self.retreated,
             "best_steps": self.best.steps,
             "best_validation": self.best.validation,
             "history": list(self.history),
@@ -188,6 +194,7 @@ class Learner:
         validation = numbers["best_validation"]
         self.best = Fit(best, int(numbers["best_steps"]), None if validation is None else float(validation))
         self.history = list(numbers["history"])
+        self.retreated = bool(numbers["retreated"])
         self.slow_down(int(numbers["recoveries"]))
 
     def resume(self, snapshot: Snapshot) -> None:
@@ -202,7 +209,12 @@ class Learner:
     def slow_down(self, recoveries: int) -> None:
         """Halve the learning rate so many times."""
         self.recoveries = recoveries
-        self.optimiser.rate = 0.5**recoveries
+        self.optimiser.rate = 0.5**recoveries * (RETREAT if self.retreated else 1.0)
+
+    def retreat(self) -> None:
+        """Go on more gently, once."""
+        self.retreated = True
+        self.slow_down(self.recoveries)
 
     def is_sound(self) -> bool:
         """Whether every weight is a number."""
@@ -251,9 +263,9 @@ def fit(
     with one_openmp_thread(), shards:
         watch, at_start = learner.watch, None
         if judged is not None:
-            at_start = finite(validate(network, learner.average, judged.thinned(START_WINDOWS), head, clock))
+            at_start = finite(validate(network, learner.average, judged, head, clock))
             if schedule.keep_start:
-                learner.keep_best(finite(validate(network, learner.average, judged, head, clock)))
+                learner.keep_best(at_start)
         if state is not None:
             learner.resume(state)
         good, batch_size = learner.snapshot(), learner.batches.size
@@ -277,7 +289,7 @@ def fit(
                 learner.slow_down(recoveries)
                 continue
             entry = {"step": learner.step, "epoch": watch.windows / len(lessons), "loss": loss, "validation": None}
-            better = False
+            better = retreats = False
             if (due or stopped) and judged is not None:
                 try:
                     entry["validation"] = finite(validate(network, learner.average, judged, head, clock))
@@ -285,12 +297,19 @@ def fit(
                     validated = False
                     break
                 learner.history.append(entry)
+                retreats = not learner.retreated and worsened(learner, at_start)
+                if retreats and not stopped:
+                    learner.restore(good)
+                    learner.retreat()
+                    good = learner.snapshot()
+                    on_snapshot(good, False)
+                    continue
                 better = learner.keep_best(entry["validation"])
             on_event(
                 entry
                 | {"phase": phase, "max_steps": schedule.max_steps, "windows_per_second": watch.windows_per_second}
             )
-            if due:
+            if due and not retreats:  # a run that goes on from here later retreats first
                 good = learner.snapshot()
                 on_snapshot(good, better)
     best = learner.best
@@ -304,7 +323,7 @@ def fit(
     best.epochs, best.first_epoch_seconds = best.steps * batch_size / len(lessons), watch.first_epoch_seconds
     best.windows_per_second, best.shards, best.pieces = watch.windows_per_second, shards.count, shards.pieces
     best.processes = shards.ranks.size
-    best.recoveries, best.start_validation = learner.recoveries, at_start
+    best.recoveries, best.rate, best.start_validation = learner.recoveries, learner.optimiser.rate, at_start
     return best
 
 
@@ -315,7 +334,7 @@ def build_optimiser(network: Network, schedule: Schedule) -> AdamW:
     groups = [Group(own, rate, decay), Group([network.bias], rate, 0.0)]
     if network.skip is not None:
         groups.append(Group([network.skip], rate * schedule.skip_rate, decay))
-    return AdamW(groups, schedule.warmup)
+    return AdamW(groups, schedule.warmup, schedule.max_steps if schedule.anneal else None)
 
 
 def train_step(shards: Shards, chosen: Tensor, optimiser: AdamW, grad_clip: float) -> float:
@@ -353,6 +372,12 @@ def validate(network: Network, average: WeightAverage, lessons: Lessons, head: T
     value = torch.tensor(total / max(known, 1.0), dtype=torch.float64)
     get_ranks().copy_first([value])
     return float(value)
+
+
+def worsened(learner: Learner, at_start: float | None) -> bool:
+    """Whether the first validation of a fit is above that of its start."""
+    first = learner.history[-1]["validation"]
+    return len(learner.history) == 1 and first is not None and at_start is not None and first > at_start
 
 
 def improves(value: float | None, best: float | None) -> bool:

@@ -6,6 +6,7 @@ it is made, which costs more time (1.7 s measured, as long as importing torch) t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -37,10 +38,13 @@ class Group:
 class AdamW:
     """Decoupled weight decay regularisation (Loshchilov & Hutter 2019) over groups of parameters."""
 
-    def __init__(self, groups: Iterable[Group], warmup: int) -> None:
-        """The learning rates rise linearly over the first `warmup` steps."""
+    def __init__(self, groups: Iterable[Group], warmup: int, end: int | None = None) -> None:
+        """The learning rates rise linearly over the first `warmup` steps; with `end`, they fall to zero at that step.
+
+        They fall as half a period of a cosine does (Loshchilov & Hutter 2017, "SGDR").
+        """
         self.groups = list(groups)
-        self.warmup = warmup
+        self.warmup, self.end = warmup, end
         self.step_count = 0
         self.rate = 1.0
         """Share of every group's learning rate that is used."""
@@ -54,11 +58,18 @@ class AdamW:
             for place, tensor in enumerate(getattr(group, kind))
         }
 
+    def share(self) -> float:
+        """Of the learning rates, that the present step is made with."""
+        if self.step_count <= self.warmup or self.end is None:
+            return min(1.0, self.step_count / self.warmup)
+        done = (self.step_count - self.warmup) / (self.end + 1 - self.warmup)  # the last step moves something too
+        return 0.5 + 0.5 * math.cos(math.pi * min(done, 1.0))
+
     @torch.no_grad()
     def step(self) -> None:
         """Move every parameter along its gradient, then forget the gradients."""
         self.step_count += 1
-        rise = min(1.0, self.step_count / self.warmup)
+        share = self.share()
         for group in self.groups:
             gradients = [parameter.grad for parameter in group.parameters if parameter.grad is not None]
             adamw(
@@ -73,7 +84,7 @@ class AdamW:
                 maximize=False,
                 beta1=BETAS[0],
                 beta2=BETAS[1],
-                lr=rise * self.rate * group.learning_rate,
+                lr=share * self.rate * group.learning_rate,
                 weight_decay=group.weight_decay,
                 eps=EPSILON,
             )

@@ -49,6 +49,7 @@ from stacklstm_cli.training.loop import Fit, OnEvent
 from stacklstm_cli.training.parts import Parts
 from stacklstm_cli.training.resume import Resume
 from stacklstm_cli.training.runtime import Clock, Interrupted
+from stacklstm_cli.training.start import Ridge
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 LEVEL = 0.05
@@ -64,7 +65,7 @@ SCORES = ("mae", "rmse", "mase", "wql")
 Side = Literal["final", "judged"]
 """Weights of a champion."""
 Why = Literal["better", "clearly_better", "not_clearly_worse", "clearly_worse", "not_clearly_better", "too_few_origins",
-              "always", "not_finite"]  # fmt: skip
+              "too_few_labels", "always", "not_finite"]  # fmt: skip
 EXPLANATIONS: dict[Why, str] = {
     "better": "its error is lower",
     "clearly_better": "its error is clearly lower",
@@ -72,6 +73,7 @@ EXPLANATIONS: dict[Why, str] = {
     "clearly_worse": "its error is clearly higher",
     "not_clearly_better": "its error is not clearly lower",
     "too_few_origins": "too few origins to tell the two apart",
+    "too_few_labels": "too few labels to tell the two apart",
     "always": "the gate is open",
     "not_finite": "some of its forecasts are not finite",
 }
@@ -119,6 +121,11 @@ class Retrained:
     warnings: tuple[tuple[str, str], ...] = ()
     """(code, sentence)"""
 
+    @property
+    def side(self) -> Side:
+        """Which weights stood for the champion."""
+        return self.trial.side
+
 
 def look(champion: Checkpoint, panel: Panel) -> Changes:
     """What a file holds that the model was not given, and what was revised."""
@@ -156,7 +163,7 @@ def retrain(
     trial = prepare_trial(champion, panel, plan, config)
     plan = replace(plan, parts=trial.parts)
     trainer = Trainer(panel, plan, device=device, clock=clock, on_event=on_event, resume=resume, begin=trial.begin)
-    chosen, strength = trainer.choose()
+    chosen, ridge = trainer.choose()
     intervals = trainer.calibrate(chosen)
     judgement = trainer.judge(chosen, intervals.judged)
     with clock.interruptible():
@@ -175,12 +182,12 @@ def retrain(
     )
     if not found.decision.promoted:
         return found
-    final, fits = finish(trainer, trial, chosen, strength)
+    final, fits = finish(trainer, trial, chosen, ridge)
     stopped = fits[-1].stopped or chosen.stopped
     options = champion.options | asdict(model)
     with clock.interruptible():
         intervals = moved_on(trainer, champion, trial, intervals)
-    checkpoint = trainer.checkpoint(fits, final, strength, judgement, intervals, options, stopped)
+    checkpoint = trainer.checkpoint(fits, final, ridge, judgement, intervals, options, stopped)
     if final.steps == 0:
         checkpoint.trained_to = panel.starts + rows_seen(champion, panel, champion.trained_to)
     complete(checkpoint, champion, lineage_entry(champion, panel, config, found, final))
@@ -306,10 +313,15 @@ def decide(gate: str, comparison: Comparison | None, contest: Backtest | None) -
     """Always a decision: a gate that waits for more evidence would block for as long as there is none."""
     if contest is not None and not np.isfinite(contest.forecasts[CHALLENGER]).all():
         return Decision(False, "not_finite")
+    return decide_by(gate, comparison, "too_few_origins")
+
+
+def decide_by(gate: str, comparison: Comparison | None, too_few: Why) -> Decision:
+    """What follows from two finite errors; `too_few` is why, where they cannot be told apart."""
     if gate == "always":
         return Decision(True, "always")
     if comparison is None or math.isnan(comparison.p_value):
-        return Decision(gate == "unless-worse", "too_few_origins")
+        return Decision(gate == "unless-worse", too_few)
     if gate == "strict":
         clearly = comparison.clearly_better(LEVEL)
         return Decision(clearly, "clearly_better" if clearly else "not_clearly_better")
@@ -319,7 +331,7 @@ def decide(gate: str, comparison: Comparison | None, contest: Backtest | None) -
     return Decision(True, "better" if comparison.difference < 0 else "not_clearly_worse")
 
 
-def finish(trainer: Trainer, trial: Trial, chosen: Fit, strength: float | None) -> tuple[Fit, tuple[Fit, ...]]:
+def finish(trainer: Trainer, trial: Trial, chosen: Fit, ridge: Ridge) -> tuple[Fit, tuple[Fit, ...]]:
     """The fit whose weights will forecast, and all fits.
 
     Where no step made the challenger better, the champion's final weights stay as well.
@@ -331,7 +343,7 @@ def finish(trainer: Trainer, trial: Trial, chosen: Fit, strength: float | None) 
         return chosen, (chosen,)
     if trial.begin is not None and chosen.steps == 0:
         return replace(chosen, weights=trial.begin.refitting.weights), (chosen,)
-    refitted = trainer.refit(chosen.steps, strength, chosen.recoveries)
+    refitted = trainer.refit(chosen.steps, ridge, chosen.rate)
     if trainer.clock.stopped() == "signal":
         raise Interrupted
     if refitted is None and trial.begin is not None:

@@ -26,6 +26,7 @@ from stacklstm_cli.training.fitting import Trainer
 from stacklstm_cli.training.loop import OnEvent, Schedule
 from stacklstm_cli.training.parts import Parts
 from stacklstm_cli.training.runtime import Clock
+from stacklstm_cli.training.start import Ridge
 
 UNTOLD_STRENGTH = 1.0
 """Ridge strength of the start for a model whose file does not tell it: what `train` takes where nothing chooses it."""
@@ -100,9 +101,7 @@ class Refitting:
         )
         stamp = self.panel.stamps([cutoff])[0]
         try:
-            fitted = trainer.refit(
-                plan.schedule.max_steps, self.checkpoint.training.get("start_strength", UNTOLD_STRENGTH)
-            )
+            fitted = trainer.refit(plan.schedule.max_steps, ridge_of(self.checkpoint))
         except DataError as error:
             raise DataError(
                 f"--refit-every: the rows up to {stamp} are too few to fit a network on ({error.message})",
@@ -135,11 +134,19 @@ def cutoffs_of(panel: Panel, origins: Origins) -> Ints:
     return cutoffs
 
 
+def ridge_of(checkpoint: Checkpoint) -> Ridge:
+    """That of the start of a saved model."""
+    stored = checkpoint.training
+    return Ridge(stored.get("start_strength", UNTOLD_STRENGTH), stored.get("start_towards", "seasons"))
+
+
 def plan_of(checkpoint: Checkpoint, panel: Panel) -> Plan:
     """The plan by which a saved model was refitted, for another panel: all rows train, nothing is chosen."""
     stored: dict[str, Any] = checkpoint.training
     fields = {field.name for field in dataclasses.fields(Schedule)} & stored.keys()
-    schedule = Schedule(**{name: stored[name] for name in fields} | {"max_steps": stored["steps"]})
+    rate = stored["learning_rate"] * stored.get("rate", 1.0)
+    known = {name: stored[name] for name in fields}
+    schedule = Schedule(**known | {"max_steps": stored["steps"], "learning_rate": rate})
     ends = panel.lengths
     return Plan(
         spec=checkpoint.spec,

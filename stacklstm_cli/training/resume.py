@@ -11,7 +11,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,14 @@ from stacklstm_cli.errors import DataError, ModelError
 from stacklstm_cli.files import clear_leftovers
 from stacklstm_cli.model.checkpoint import Weights, read_sealed, versions, write_sealed
 from stacklstm_cli.model.header import FORMAT, verify
-from stacklstm_cli.training.defaults import Plan
 from stacklstm_cli.training.loop import Fit, Snapshot
 from stacklstm_cli.training.ranks import Ranks, get_ranks
 from stacklstm_cli.training.runtime import Clock
+from stacklstm_cli.training.start import Ridge
 
 SUFFIX = ".resume"
+NO_RIDGE = Ridge(None)
+"""That of a network which does not start from a linear forecast."""
 LEAST_SECONDS = 10.0
 """Between two writes, even where the newer state is better: a training that is over sooner never writes one."""
 MOST_SECONDS = 120.0
@@ -43,8 +45,10 @@ class Finished:
     """A fit that is done."""
 
     fit: Fit
-    strength: float | None
-    """Ridge strength of its start."""
+    ridge: Ridge
+    """That of its start."""
+    told: Weights = field(default_factory=dict)
+    """What else was found on the way, by name."""
 
 
 class Resume:
@@ -80,7 +84,7 @@ class Resume:
         if leads:
             clear_leftovers(self.path)
 
-    def open(self, panel: Panel, plan: Plan, clock: Clock) -> None:
+    def open(self, panel: Panel, plan: Any, clock: Clock) -> None:
         """Take up the state that is there, if it is of this training; else say why not.
 
         The time that the training has already taken counts on `clock`, unless that is already running.
@@ -138,9 +142,9 @@ class Resume:
         self._current = phase, snapshot
         self._write_if_due(LEAST_SECONDS if better else MOST_SECONDS)
 
-    def finish(self, phase: str, fit: Fit, strength: float | None) -> None:
-        """The fit of this phase is done."""
-        self._finished[phase], self._current = Finished(fit, strength), None
+    def finish(self, phase: str, fit: Fit, ridge: Ridge = NO_RIDGE, told: Weights | None = None) -> None:
+        """The fit of this phase is done; `told` is what else is to be kept of it."""
+        self._finished[phase], self._current = Finished(fit, ridge, told or {}), None
         self._write_if_due(LEAST_SECONDS)
 
     def close(self, *, ended: bool) -> None:
@@ -176,7 +180,8 @@ class Resume:
         finished = {}
         for phase, done in self._finished.items():
             tensors |= {f"finished.{phase}.{name}": tensor for name, tensor in done.fit.weights.items()}
-            finished[phase] = asdict(replace(done.fit, weights={}, seconds=0.0)) | {"strength": done.strength}
+            tensors |= {f"told.{phase}.{name}": tensor for name, tensor in done.told.items()}
+            finished[phase] = asdict(replace(done.fit, weights={}, seconds=0.0)) | {"ridge": asdict(done.ridge)}
         current = None
         if self._current is not None:
             current = {"phase": self._current[0], "numbers": self._current[1].numbers}
@@ -206,8 +211,9 @@ class Resume:
             return {name.removeprefix(prefix): tensor for name, tensor in found.items()}
 
         for phase, stored in document["finished"].items():
-            strength = stored.pop("strength")
-            self._finished[phase] = Finished(Fit(**stored | {"weights": part(f"finished.{phase}.")}), strength)
+            ridge = Ridge(**stored.pop("ridge"))
+            found = Fit(**stored | {"weights": part(f"finished.{phase}.")})
+            self._finished[phase] = Finished(found, ridge, part(f"told.{phase}."))
         current = document["current"]
         if current is not None:
             self._current = current["phase"], Snapshot(part("current."), dict(current["numbers"]))
@@ -220,7 +226,7 @@ class Resume:
         return f"after {', '.join(self._finished)}"
 
 
-def digest_of(plan: Plan) -> str:
-    """SHA-256 of everything in a plan."""
-    text = json.dumps(asdict(plan), default=lambda array: array.tolist())
+def digest_of(plan: Any) -> str:
+    """SHA-256 of everything in a plan, which is a dataclass; of its arrays as they lie in memory."""
+    text = json.dumps(asdict(plan), default=lambda array: hashlib.sha256(array.tobytes()).hexdigest())
     return hashlib.sha256(text.encode()).hexdigest()

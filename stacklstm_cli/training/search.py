@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -23,11 +23,11 @@ from stacklstm_cli.data.origins import Origins, actuals, plan_origins
 from stacklstm_cli.data.panel import Floats, Ints, Panel
 from stacklstm_cli.errors import DataError, NothingLearnedError
 from stacklstm_cli.evaluation.backtest import Backtest, backtest
-from stacklstm_cli.evaluation.comparison import LEAST_UNITS, covariance_of_means
+from stacklstm_cli.evaluation.comparison import LEAST_UNITS, Metric, Paired, covariance_of_means
 from stacklstm_cli.evaluation.verdict import MODEL
 from stacklstm_cli.training.defaults import Plan, least_train
 from stacklstm_cli.training.fitting import Trainer
-from stacklstm_cli.training.loop import OnEvent
+from stacklstm_cli.training.loop import OnEvent, Schedule
 from stacklstm_cli.training.parts import Parts, cut_parts
 from stacklstm_cli.training.runtime import Clock, Interrupted, Stopped
 from stacklstm_cli.training.space import LAYERS, Params
@@ -57,14 +57,15 @@ class Fold:
 class Rolling:
     """The folds, newest first, and what is paired over all their origins."""
 
-    folds: tuple[Fold, ...]
+    folds: tuple[Any, ...]
+    """Of labels their numbers."""
     groups: Ints
     """[O] of which unit each origin of all folds is a part; -1 where nothing came to be scored."""
-    paired_over: Literal["cutoffs", "series"]
+    paired_over: Paired
     overlap: int
     """Cutoffs that one forecast reaches over; 1 where series are paired."""
-    metric: Literal["mase", "mae"]
-    """What losses are: in units of MASE, or of the data where no series has that scale."""
+    metric: Metric
+    """What losses are: in units of MASE, or of the data where no series has that scale; of labels in nats."""
 
     @property
     def units(self) -> int:
@@ -81,8 +82,9 @@ class Rolling:
 
     def counted(self) -> str:
         """The number of units: "12 origins", "359 series"."""
-        noun = "series" if self.paired_over == "series" else "origin" if self.units == 1 else "origins"
-        return f"{self.units} {noun}"
+        noun = {"series": "series", "cutoffs": "origin", "stretches": "stretch"}[self.paired_over]
+        plural = {"series": "", "cutoffs": "s", "stretches": "es"}[self.paired_over]
+        return f"{self.units} {noun}{plural if self.units != 1 else ''}"
 
 
 def roll(panel: Panel, plan: Plan, folds: int | None) -> Rolling:
@@ -156,15 +158,16 @@ def too_short_to_roll(panel: Panel, plan: Plan, asked: int, found: int) -> DataE
 
 def shortened(plan: Plan) -> Plan:
     """The plan of a fit that is only to be compared: fewer steps, less patience."""
-    schedule = plan.schedule
+    schedule = shortened_schedule(plan.schedule)
+    return replace(plan, schedule=schedule, unvalidated_steps=max(1, plan.unvalidated_steps // 2))
+
+
+def shortened_schedule(schedule: Schedule) -> Schedule:
+    """How such a fit goes."""
     return replace(
-        plan,
-        schedule=replace(
-            schedule,
-            max_steps=min(schedule.max_steps, max(LEAST_STEPS, round(SHORTENED * schedule.max_steps))),
-            patience=max(1, round(LESS_PATIENCE * schedule.patience)),
-        ),
-        unvalidated_steps=max(1, plan.unvalidated_steps // 2),
+        schedule,
+        max_steps=min(schedule.max_steps, max(LEAST_STEPS, round(SHORTENED * schedule.max_steps))),
+        patience=max(1, round(LESS_PATIENCE * schedule.patience)),
     )
 
 

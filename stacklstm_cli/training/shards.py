@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import math
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,7 +20,6 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 from torch import Tensor
 
-from stacklstm_cli.model.classes import KERNELS
 from stacklstm_cli.model.dropout import drawing_from
 from stacklstm_cli.model.heads import Teacher, masked_mean
 from stacklstm_cli.model.labels import LabelNetwork
@@ -57,7 +55,7 @@ def shard_count(batch_size: int, work: int, device: torch.device, processes: int
 
 
 def multiplications(spec: NetworkSpec, *, every_step: bool = False) -> int:
-    """In the forward pass of one window: those of the stack, the skip, the decoder and convolutions: nearly all.
+    """In the forward pass of one window: those of the stack, the skip and the decoder, which are nearly all.
 
     With `every_step` of the stack forecasting, skip and decoder work for each.
     """
@@ -68,10 +66,6 @@ def multiplications(spec: NetworkSpec, *, every_step: bool = False) -> int:
     seen = spec.inputs
     decodes = bool(seen.cycles or seen.holidays or seen.of("known") or seen.of("static"))
     decoder = decodes * spec.horizon * spec.stack.hidden_sizes[-1] ** 2
-    if spec.labels is not None:
-        widths = (spec.stack.input_size, *spec.labels.filters)
-        convolutions = sum(map(math.prod, zip(widths, widths[1:], KERNELS, strict=False)))
-        return spec.steps * (weights + convolutions)
     ahead = spec.context_length * spec.horizon * spec.skip + decoder
     return spec.steps * weights + ahead * (spec.steps if every_step else 1)
 
@@ -123,7 +117,8 @@ class Shards:
         self.batch_size = batch_size
         device, spec = lessons.windows.device, network.spec
         work = multiplications(spec, every_step=lessons.every_step)
-        self.count = shard_count(batch_size, work, device, self.ranks.size)
+        # Networks of labels are normalised by the statistics of a batch, so that must stay whole.
+        self.count = 1 if spec.labels else shard_count(batch_size, work, device, self.ranks.size)
         self.generators = [shard_generator(seed, place, device) for place in range(self.count)]
         self.pieces = 1
         """In how many parts, one after the other, a shard is computed: more where memory did not suffice."""

@@ -7,11 +7,12 @@ import difflib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from stacklstm_cli.config import ModelConfig, TrainingConfig, check_bounds, option_name, searchable
 from stacklstm_cli.errors import UsageError
-from stacklstm_cli.training.defaults import Plan
+from stacklstm_cli.model.network import NetworkSpec
+from stacklstm_cli.training.loop import Schedule
 
 LAYERS = "layers"
 USUAL = (LAYERS, "hidden_size", "cell", "context_length", "patch_length", "dropout", "learning_rate")
@@ -21,6 +22,23 @@ FIELDS: dict[str, dataclasses.Field[Any]] = {
 }
 Params = dict[str, Any]
 """Option -> value of one candidate; what is not there is as typed, or by default."""
+
+
+class Planned(Protocol):
+    """What a search must know of a training, of forecasts or of labels."""
+
+    @property
+    def spec(self) -> NetworkSpec: ...
+
+    @property
+    def schedule(self) -> Schedule: ...
+
+    @property
+    def seasonality(self) -> int: ...
+
+    @property
+    def most_context(self) -> int:
+        """Rows of the longest context that may be tried."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +102,7 @@ def not_searchable(entry: str, name: str) -> UsageError:
 
 
 def build_space(
-    entries: Sequence[str], plan: Plan, model: ModelConfig, training: TrainingConfig, max_layers: int
+    entries: Sequence[str], plan: Planned, model: ModelConfig, training: TrainingConfig, max_layers: int
 ) -> tuple[Dimension, ...]:
     """A dimension for each entry of `--search`; `plan` is what the data leads to where nothing is searched.
 
@@ -108,7 +126,7 @@ def build_space(
     return tuple(dimensions)
 
 
-def resolved(name: str, plan: Plan, model: ModelConfig, training: TrainingConfig) -> Any:
+def resolved(name: str, plan: Planned, model: ModelConfig, training: TrainingConfig) -> Any:
     """The value of an option where it is not searched: as typed, or as chosen from the data; None without any."""
     if name == "hidden_size":
         return plan.spec.stack.hidden_sizes[0]
@@ -129,7 +147,7 @@ def between(field: dataclasses.Field[Any]) -> Dimension:
     return Dimension(field.name, (), found[0], found[1], whole(field), field.metadata["log"])
 
 
-def around(field: dataclasses.Field[Any], default: Any, plan: Plan) -> Dimension:
+def around(field: dataclasses.Field[Any], default: Any, plan: Planned) -> Dimension:
     """Values around a default: doubled and halved for whole numbers, any between for others.
 
     Contexts stay whole seasons where the default is, and none is longer than what the series can fill.
@@ -141,7 +159,7 @@ def around(field: dataclasses.Field[Any], default: Any, plan: Plan) -> Dimension
     values = [round(default * 2.0**power) for power in range(-doublings, doublings + 1)]
     if field.name == "context_length":
         season = plan.seasonality if default % plan.seasonality == 0 else 1
-        most = max(default, int(plan.parts.train.max()) - plan.spec.horizon)
+        most = max(default, plan.most_context)
         values = [max(1, round(value / season)) * season for value in values]
         values = [value for value in values if value <= most]
     low, high = field.metadata["minimum"] or 1, field.metadata["maximum"] or math.inf
@@ -198,7 +216,9 @@ def apply(
     )
 
 
-def start_params(space: Sequence[Dimension], plan: Plan, model: ModelConfig, training: TrainingConfig) -> list[Params]:
+def start_params(
+    space: Sequence[Dimension], plan: Planned, model: ModelConfig, training: TrainingConfig
+) -> list[Params]:
     """The candidates that are tried first: every depth with all else as it would be without a search."""
     others: Params = {}
     for dimension in space:

@@ -1,8 +1,8 @@
 """Where training starts: a linear forecast solved in closed form.
 
-The linear skip starts as the mean of the last two seasons, moved towards the least-squares forecast as far as
-validation says (ridge regression shrunk towards a forecast instead of towards zero: Hoerl & Kennard 1970).
-So the first step of training already stands where a linear model ends.
+The linear skip starts as the mean of the last two seasons or as the last value, moved towards the least-squares
+forecast, which and how far as validation says (ridge regression shrunk towards a forecast instead of towards zero:
+Hoerl & Kennard 1970). So the first step of training already stands where a linear model ends.
 
 Shape letters: B batch, L context, H horizon, K raw numbers of the head.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -33,12 +34,24 @@ STRENGTHS = tuple(10.0 ** (power / 2) for power in range(-10, 6))
 """Ridge strengths tried, as shares of the mean eigenvalue of the windows' second moments."""
 
 
+Towards = Literal["seasons", "last"]
+"""What is shrunk to: the mean of the last two seasons, or the last value, beyond which a random walk has nothing."""
+
+
+@dataclass(frozen=True)
+class Ridge:
+    """Which linear forecast is solved for."""
+
+    strength: float | None
+    """None is the forecast that a strong ridge shrinks to itself."""
+    towards: Towards = "seasons"
+
+
 @dataclass(frozen=True)
 class Start:
     """A linear forecast to begin from."""
 
-    strength: float | None
-    """Ridge strength; None is the mean of the last two seasons itself."""
+    ridge: Ridge
     skip: Tensor
     """[L, H] weights on the normalised context."""
     bias: Tensor
@@ -54,70 +67,84 @@ class Start:
 
 @dataclass(frozen=True)
 class Path:
-    """The eigenvectors that give the solution for every ridge strength at little cost."""
+    """The eigenvectors that give the solution for every ridge at little cost."""
 
-    naive: Tensor
+    naive: dict[Towards, Tensor]
     """[L, H] the forecast that a strong ridge shrinks to."""
     eigenvalues: Tensor
     """[L]"""
     eigenvectors: Tensor
     """[L, L]"""
-    projected: Tensor
+    projected: dict[Towards, Tensor]
     """[L, H] what least squares would add to the naive forecast, before dividing by the eigenvalues."""
 
-    def weights(self, strength: float | None) -> Tensor:
-        """[L, H] the skip at one ridge strength; None is infinitely strong."""
-        if strength is None:
-            return self.naive
-        damped = self.eigenvalues + strength * self.eigenvalues.mean() + torch.finfo(torch.float64).tiny
-        return self.naive + self.eigenvectors @ (self.projected / damped.unsqueeze(1))
+    def weights(self, ridge: Ridge) -> Tensor:
+        """[L, H] the skip of one ridge."""
+        naive = self.naive[ridge.towards]
+        if ridge.strength is None:
+            return naive
+        damped = self.eigenvalues + ridge.strength * self.eigenvalues.mean() + torch.finfo(torch.float64).tiny
+        return naive + self.eigenvectors @ (self.projected[ridge.towards] / damped.unsqueeze(1))
 
 
 def choose_start(lessons: Lessons, validation: Lessons, season: int) -> Start:
-    """The start whose ridge strength does best on `validation` in mean absolute error."""
+    """The start whose ridge does best on `validation` in mean absolute error."""
     if not lessons.windows.spec.skip:
         return without_skip(lessons)
     path = solve(lessons, season)
-    strengths: tuple[float | None, ...] = (None, *STRENGTHS)
-    weights = [path.weights(strength) for strength in strengths]  # each [L, H]
-    totals = [0.0] * len(strengths)
+    ridges = [Ridge(strength, towards) for towards in get_args(Towards) for strength in (None, *STRENGTHS)]
+    weights = [path.weights(ridge) for ridge in ridges]  # each [L, H]
+    totals = [0.0] * len(ridges)
     sample = validation.thinned(MOST_JUDGED)
     for lesson in sample.chunks(exact=True):
         for place, weight in enumerate(weights):
             error = lesson.target - lesson.gain * (lesson.inputs.context @ weight)  # [B, H]
             totals[place] += float((error.abs() * lesson.known).sum())
-    best = min(range(len(strengths)), key=totals.__getitem__)
-    return finish(lessons, strengths[best], weights[best])
+    best = min(range(len(ridges)), key=totals.__getitem__)
+    return finish(lessons, ridges[best], weights[best])
 
 
-def start_with(lessons: Lessons, strength: float | None, season: int) -> Start:
-    """The start with a ridge strength that is already known, as a refit uses it."""
+def start_with(lessons: Lessons, ridge: Ridge, season: int) -> Start:
+    """The start with a ridge that is already known, as a refit uses it."""
     if not lessons.windows.spec.skip:
         return without_skip(lessons)
-    return finish(lessons, strength, solve(lessons, season).weights(strength))
+    return finish(lessons, ridge, solve(lessons, season).weights(ridge))
 
 
 def without_skip(lessons: Lessons) -> Start:
     """The start of a network without a linear skip: the mean of the newest season, which windows subtract."""
     spec = lessons.windows.spec
     zero = torch.zeros(spec.context_length, spec.horizon, dtype=torch.float64, device=lessons.windows.home)  # [L, H]
-    return finish(lessons, None, zero)
+    return finish(lessons, Ridge(None), zero)
 
 
 def solve(lessons: Lessons, season: int) -> Path:
     """Second moments of the windows, weighted so that a squared error counts in the units of the loss."""
     spec = lessons.windows.spec
-    naive = seasonal_skip(spec.context_length, spec.horizon, season).to(lessons.windows.home)  # [L, H]
-    gram = naive.new_zeros(spec.context_length, spec.context_length)  # [L, L]
-    cross = torch.zeros_like(naive)  # [L, H]
+    home = lessons.windows.home
+    naive: dict[Towards, Tensor] = {
+        "seasons": seasonal_skip(spec.context_length, spec.horizon, season).to(home),
+        "last": last_skip(spec.context_length, spec.horizon).to(home),
+    }  # [L, H] each
+    gram = torch.zeros(spec.context_length, spec.context_length, dtype=torch.float64, device=home)  # [L, L]
+    cross = {towards: torch.zeros_like(skip) for towards, skip in naive.items()}  # [L, H] each
     for lesson in lessons.thinned(MOST_WINDOWS).chunks(exact=True):
-        residual = lesson.target / lesson.gain - lesson.inputs.context @ naive  # [B, H]
-        residual = residual.clamp(-LARGEST_RESIDUAL, LARGEST_RESIDUAL) * lesson.known
         weight = lesson.gain.square()  # [B, 1]
         gram += lesson.inputs.context.T @ (lesson.inputs.context * weight)
-        cross += lesson.inputs.context.T @ (residual * weight)
+        for towards, skip in naive.items():
+            residual = lesson.target / lesson.gain - lesson.inputs.context @ skip  # [B, H]
+            residual = residual.clamp(-LARGEST_RESIDUAL, LARGEST_RESIDUAL) * lesson.known
+            cross[towards] += lesson.inputs.context.T @ (residual * weight)
     eigenvalues, eigenvectors = torch.linalg.eigh(gram)
-    return Path(naive, eigenvalues.clamp(min=0), eigenvectors, eigenvectors.T @ cross)
+    projected = {towards: eigenvectors.T @ product for towards, product in cross.items()}
+    return Path(naive, eigenvalues.clamp(min=0), eigenvectors, projected)
+
+
+def last_skip(context_length: int, horizon: int) -> Tensor:
+    """Weights [L, H] of the newest row alone."""
+    weights = torch.zeros(context_length, horizon, dtype=torch.float64)
+    weights[-1] = 1.0
+    return weights
 
 
 def seasonal_skip(context_length: int, horizon: int, season: int) -> Tensor:
@@ -131,7 +158,7 @@ def seasonal_skip(context_length: int, horizon: int, season: int) -> Tensor:
     return weights
 
 
-def finish(lessons: Lessons, strength: float | None, skip: Tensor) -> Start:
+def finish(lessons: Lessons, ridge: Ridge, skip: Tensor) -> Start:
     """Add what the head says of what the skip leaves over on training windows, per step of the horizon."""
     sample = lessons.thinned(max(1, min(MOST_JUDGED, MOST_RESIDUALS // lessons.windows.spec.horizon)))
     left_over = torch.cat(
@@ -142,4 +169,4 @@ def finish(lessons: Lessons, strength: float | None, skip: Tensor) -> Start:
     )  # [W, H]
     spec = lessons.windows.spec
     bias = build_head(spec.loss, spec.quantiles, left_over.device).start(left_over)  # [H, K]
-    return Start(strength, skip, bias)
+    return Start(ridge, skip, bias)

@@ -19,12 +19,13 @@ import numpy as np
 import torch
 
 from stacklstm_cli.config import MetricConfig, ModelConfig, TrainingConfig, option_name
-from stacklstm_cli.data.panel import Panel
+from stacklstm_cli.data.panel import Floats, Panel
 from stacklstm_cli.errors import DataError, ModelError, NothingLearnedError, UsageError
-from stacklstm_cli.training.defaults import Plan, resolve
+from stacklstm_cli.training.defaults import resolve
+from stacklstm_cli.training.loop import OnEvent
 from stacklstm_cli.training.runtime import Clock
 from stacklstm_cli.training.search import Candidate, Rolling, State, StoppedError, fold_losses
-from stacklstm_cli.training.space import Dimension, Params, apply, resolved, start_params
+from stacklstm_cli.training.space import Dimension, Params, Planned, apply, resolved, start_params
 from stacklstm_cli.training.storage import open_storage, quiet_optuna, study_errors
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class Task:
     """What is searched, on what; enough for another process to take part."""
 
     panel: Panel
-    plan: Plan
+    plan: Planned
     """What would be trained without a search."""
     model: ModelConfig
     training: TrainingConfig
@@ -81,9 +82,15 @@ class Task:
             if name == "layers" or value != resolved(name, self.plan, self.model, self.training)
         }
 
-    def plan_of(self, params: Params) -> Plan:
+    def plan_of(self, params: Params) -> Any:
         """The plan of a candidate. Raises `UsageError` where its options contradict each other."""
         return resolve(self.panel, *apply(params, self.model, self.training), self.metrics)
+
+    def losses(
+        self, plan: Any, fold: Any, seed: int, *, device: torch.device, clock: Clock, on_event: OnEvent
+    ) -> Floats:
+        """[O] losses of a candidate with this plan on one fold. Raises as `fold_losses` does."""
+        return fold_losses(self.panel, plan, fold, seed, device=device, clock=clock, on_event=on_event)
 
     def identity(self) -> dict[str, Any]:
         """What candidates of one study must share, as JSON has it."""
@@ -313,9 +320,7 @@ def try_candidate(
         for fold in task.rolling.folds:
             repeated = []
             for seed in range(task.training.seed, task.training.seed + task.fits):
-                one = fold_losses(
-                    task.panel, plan, fold, seed % 2**63, device=device, clock=clock, on_event=heard
-                )  # [O]
+                one = task.losses(plan, fold, seed % 2**63, device=device, clock=clock, on_event=heard)  # [O]
                 repeated.append(one)
                 number += 1
             losses.append(np.mean(repeated, axis=0))  # [O]

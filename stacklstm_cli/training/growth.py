@@ -1,0 +1,41 @@
+"""Whether the swings of series grow with their level, so that their logarithms are easier to learn."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from stacklstm_cli.data.panel import Floats, Ints, Panel
+
+LEAST_SEASONS = 3
+"""Fewer do not show how swings and level go together."""
+CLEARLY = 0.95
+"""Share of the variation that may be left with logarithms, or values stay as they are."""
+
+
+def grows_with_level(panel: Panel, ends: Ints, season: int) -> bool:
+    """Whether relative swings within a season vary clearly less than absolute ones, in the first `ends[i]` rows.
+
+    The measure of Guerrero 1993, "Time-series analysis supported by power transformations": how much the deviation
+    of a season, divided by its mean for the logarithm and as it is for none, varies from season to season; mean
+    over the series. Values must all be positive.
+    """
+    if season < 2 or not np.nanmin(panel.values) > 0:
+        return False
+    found = [variations(panel.series(index)[: int(end)], season) for index, end in enumerate(ends)]
+    known = [one for one in found if one is not None]
+    if not known:
+        return False
+    relative, absolute = np.mean(known, axis=0)
+    return bool(relative < CLEARLY * absolute)
+
+
+def variations(values: Floats, season: int) -> tuple[float, float] | None:
+    """Coefficients of variation of relative and of absolute swings; None where the series shows none."""
+    rows = values.size // season * season
+    seasons = values[values.size - rows :].reshape(-1, season)  # [seasons, season]
+    seasons = seasons[~np.isnan(seasons).any(1)]  # [seasons', season]
+    swings = seasons.std(1)  # [seasons']
+    if len(seasons) < LEAST_SEASONS or not swings.any():
+        return None
+    relative = swings / seasons.mean(1)  # [seasons']
+    return float(relative.std(ddof=1) / relative.mean()), float(swings.std(ddof=1) / swings.mean())
