@@ -143,6 +143,8 @@ def test_small_work_stays_in_one_piece(monkeypatch: pytest.MonkeyPatch) -> None:
     assert shards.multiplications(daily) == work + 96 * 128**2
     every_step = shards.multiplications(daily, every_step=True)
     assert every_step == 14 * stack + 14 * (336 * 96 + 96 * 128**2)
+    shared = dataclasses.replace(daily, calendar_rows=24)
+    assert shards.multiplications(shared) == work + 4 * 128**2
     assert 4 > 256 * work / shards.LEAST_WORK > 2
     assert shard_count(256, work, CPU) == 2
     assert shard_count(256, work, torch.device("cuda")) == 1

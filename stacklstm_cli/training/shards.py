@@ -55,7 +55,7 @@ def shard_count(batch_size: int, work: int, device: torch.device, processes: int
 
 
 def multiplications(spec: NetworkSpec, *, every_step: bool = False) -> int:
-    """In the forward pass of one window: those of the stack, the skip and the decoder, which are nearly all.
+    """In the forward pass of one window: those of the stack, the skip and the decoder: nearly all.
 
     With `every_step` of the stack forecasting, skip and decoder work for each.
     """
@@ -65,7 +65,7 @@ def multiplications(spec: NetworkSpec, *, every_step: bool = False) -> int:
     )
     seen = spec.inputs
     decodes = bool(seen.cycles or seen.holidays or seen.of("known") or seen.of("static"))
-    decoder = decodes * spec.horizon * spec.stack.hidden_sizes[-1] ** 2
+    decoder = decodes * -(-spec.horizon // spec.calendar_rows) * spec.stack.hidden_sizes[-1] ** 2
     ahead = spec.context_length * spec.horizon * spec.skip + decoder
     return spec.steps * weights + ahead * (spec.steps if every_step else 1)
 
@@ -117,8 +117,8 @@ class Shards:
         self.batch_size = batch_size
         device, spec = lessons.windows.device, network.spec
         work = multiplications(spec, every_step=lessons.every_step)
-        # Networks of labels are normalised by the statistics of a batch, so that must stay whole.
-        self.count = 1 if spec.labels else shard_count(batch_size, work, device, self.ranks.size)
+        # Batch normalisation of labels is over the whole batch.
+        self.count = 1 if spec.labels is not None else shard_count(batch_size, work, device, self.ranks.size)
         self.generators = [shard_generator(seed, place, device) for place in range(self.count)]
         self.pieces = 1
         """In how many parts, one after the other, a shard is computed: more where memory did not suffice."""
