@@ -20,7 +20,7 @@ from stacklstm_cli.model.windows import Windows
 from stacklstm_cli.training.lessons import Lessons, lesson_origins, series_weights
 from stacklstm_cli.training.loop import Schedule, fit
 from stacklstm_cli.training.runtime import Clock
-from stacklstm_cli.training.start import start_with
+from stacklstm_cli.training.start import Ridge, start_with
 
 CPU = torch.device("cpu")
 LEARNED = (0.1, 0.5, 0.9)
@@ -52,7 +52,7 @@ def fitted() -> Forecaster:
     )
     torch.manual_seed(0)
     network = StackedRNN(SPEC)
-    start_with(lessons, 1.0, 1).apply_to(network)
+    start_with(lessons, Ridge(1.0), 1).apply_to(network)
     schedule = Schedule(32, 1e-2, 0.01, 1.0, 30, 10, 3, 5, 0.9, 0.1, 1000)
     found = fit(network, lessons, None, schedule, seed=0, clock=Clock(), phase="")
     network.load_state_dict(found.weights)

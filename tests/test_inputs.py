@@ -283,7 +283,7 @@ def covered(shared: bool, seed: int = 0) -> Panel:
 def training_cells(panel: Panel, ends: list[int], at: int) -> list[float]:
     """The cells of one covariate in the first rows of each series, each row of the file once; missing ones left out."""
     if at >= 4:
-        cells = panel.static[:, at - 4].tolist()
+        cells = [float(panel.static[index, at - 4]) for index, end in enumerate(ends) if end]
     else:
         rows = {int(panel.timed_at[index]) + row for index, end in enumerate(ends) for row in range(end)}
         cells = [float(panel.timed[row, at]) for row in sorted(rows)]

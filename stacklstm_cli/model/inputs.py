@@ -137,6 +137,7 @@ def table(cycle: str) -> npt.NDArray[np.float32]:
 
 
 ROWS_AT_ONCE = 2**17
+"""Whose calendar is worked out together: dates take ten times the memory of their codes."""
 
 
 def calendar_codes(spec: InputSpec, step: Step, form: TimeForm, first: int, rows: int) -> Codes:
