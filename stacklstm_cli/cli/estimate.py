@@ -85,9 +85,9 @@ def memory(panel: Panel, plan: Plan, windows: Windows, text: int) -> Memory:
     outputs = 4 * 6 * max(batch * ahead, min(chunk_size(spec), windows.choose) * horizon) * quantiles
     # Six tensors of the decoder's width for each row to forecast are kept for the backward pass.
     decodes = spec.inputs.cycles or spec.inputs.holidays or spec.inputs.of("known", "static")
-    decoded = 4 * 6 * batch * ahead * spec.stack.hidden_sizes[-1] if decodes else 0
+    decoded = 4 * 6 * batch * (ahead // spec.calendar_rows) * spec.stack.hidden_sizes[-1] if decodes else 0
     start = 8 * (
-        4 * length**2 + (len(STRENGTHS) + 4) * length * horizon + 3 * min(MOST_JUDGED, windows.train) * horizon
+        4 * length**2 + (2 * len(STRENGTHS) + 6) * length * horizon + 3 * min(MOST_JUDGED, windows.train) * horizon
     )
     return Memory(
         imports=IMPORTS,

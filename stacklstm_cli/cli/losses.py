@@ -29,6 +29,9 @@ class Losses:
     def update(self, event: Mapping[str, Any]) -> None:
         """Keep the losses of an event of the training loop."""
         steps, losses, validations = self.phases.setdefault(event["phase"], (array("d"), array("d"), array("d")))
+        while steps and steps[-1] >= event["step"]:  # it went back, to go on more gently
+            for column in (steps, losses, validations):
+                column.pop()
         steps.append(event["step"])
         losses.append(event["loss"])
         validations.append(np.nan if event["validation"] is None else event["validation"])

@@ -66,7 +66,8 @@ def continued_options(
     Raises `UsageError` for options that would need other weights.
     """
     model, training = (stored_config(kind, saved.options) for kind in (ModelConfig, TrainingConfig))
-    changed = {name: typed[name] for name in vars(model) if name in typed and typed[name] != getattr(model, name)}
+    present = vars(model) | {"transform": saved.spec.transform}
+    changed = {name: typed[name] for name in vars(model) if name in typed and typed[name] != present[name]}
     others = [name for name in changed if name not in CHANGEABLE]
     if others and not from_scratch:
         raise UsageError(

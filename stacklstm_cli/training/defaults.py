@@ -94,6 +94,7 @@ class Plan:
             f"training: batches of {schedule.batch_size}, learning rate {schedule.learning_rate:g}, at most {most}, "
             f"dropout {spec.dropout:g}",
             *([f"inputs: {spec.inputs.explained()}"] if spec.inputs.explained() else []),
+            *([f"learned as logarithms ({spec.transform})"] if spec.transform != "none" else []),
             self.explained_parts(parts),
         ]
 
@@ -166,11 +167,11 @@ def transform_for(panel: Panel, plan: Plan, model: ModelConfig) -> str:
     """Logarithms of series whose swings grow with their level, as far as the training part shows it.
 
     Those that negative values have too, as later rows may be negative. Not for what has no logarithm to learn or to
-    export: counts by their distribution, and lines across gaps.
+    export: counts by their distribution, and lines across gaps; nor for means, which those of logarithms are not.
     """
     if model.transform is not None:
         return model.transform
-    fits = model.loss != "negative-binomial" and model.gaps != "interpolate"
+    fits = model.loss not in ("negative-binomial", "mse") and model.gaps != "interpolate"
     return "symlog" if fits and grows_with_level(panel, plan.parts.train, plan.seasonality) else "none"
 
 

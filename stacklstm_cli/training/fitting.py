@@ -63,6 +63,7 @@ class Outcome:
             f"fit {number}: {one.steps} steps kept after {one.epochs:.1f} epochs, {one.seconds:.1f} s, "
             f"{one.windows_per_second or 0:,.0f} windows/s, validation "
             + ("none" if one.validation is None else f"{one.validation:.4g}")
+            + (f", at {one.rate:g} of the learning rate" if one.rate < 1 else "")
             for number, one in enumerate(self.fits, start=1)
         ]
 

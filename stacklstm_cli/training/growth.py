@@ -8,6 +8,12 @@ from stacklstm_cli.data.panel import Floats, Ints, Panel
 
 LEAST_SEASONS = 3
 """Fewer do not show how swings and level go together."""
+LEAST_LEVEL = 1.0
+"""Half of the values must be as large: log(1 + y) of smaller ones is nearly a straight line."""
+LEAST_VALUE = 1e-6
+"""None may be smaller: log(1 + y) would leave it too few digits."""
+MOST_SERIES = 1000
+"""Series that are looked at, evenly spread: enough to tell."""
 CLEARLY = 0.95
 """Share of the variation that may be left with logarithms, or values stay as they are."""
 
@@ -17,11 +23,16 @@ def grows_with_level(panel: Panel, ends: Ints, season: int) -> bool:
 
     The measure of Guerrero 1993, "Time-series analysis supported by power transformations": how much the deviation
     of a season, divided by its mean for the logarithm and as it is for none, varies from season to season; mean
-    over the series. Values must all be positive.
+    over the series.
     """
-    if season < 2 or not np.nanmin(panel.values) > 0:
+    learned = np.arange(panel.values.size) - np.repeat(panel.offsets[:-1], panel.lengths) < np.repeat(
+        ends, panel.lengths
+    )
+    values = panel.values[learned & ~np.isnan(panel.values)]
+    if season < 2 or not values.size or values.min() < LEAST_VALUE or np.median(values) < LEAST_LEVEL:
         return False
-    found = [variations(panel.series(index)[: int(end)], season) for index, end in enumerate(ends)]
+    looked_at = np.unique(np.linspace(0, panel.n_series - 1, MOST_SERIES).astype(np.int64))
+    found = [variations(panel.series(index)[: int(ends[index])], season) for index in looked_at]
     known = [one for one in found if one is not None]
     if not known:
         return False

@@ -299,8 +299,10 @@ def fit(
                 learner.history.append(entry)
                 retreats = not learner.retreated and worsened(learner, at_start)
                 if retreats and not stopped:
+                    recoveries = learner.recoveries
                     learner.restore(good)
                     learner.retreat()
+                    learner.slow_down(recoveries)
                     good = learner.snapshot()
                     on_snapshot(good, False)
                     continue

@@ -68,7 +68,10 @@ class Ranks:
 
         with peers_needed():
             backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-            torch.distributed.init_process_group(backend, timeout=LONGEST_SILENCE)
+            try:
+                torch.distributed.init_process_group(backend, timeout=LONGEST_SILENCE)
+            except ValueError as error:
+                raise unreadable(f"The processes cannot find each other ({error}).") from error
         _here[0] = self
         try:
             yield

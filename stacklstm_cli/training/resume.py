@@ -102,9 +102,16 @@ class Resume:
         first = json.loads(ranks.text_of_first(json.dumps(self.identity).encode()))
         differing = [name for name, value in self.identity.items() if first[name] != value]
         if differing:
+            ranks.largest(ranks.rank)  # so that all end with the reason
             what = DIFFERENCES.get(differing[0], "the version of stacklstm or of its libraries differs")
             raise DataError(
                 f"Process {ranks.rank} would train something else than the first one: {what}.",
+                hint="Give every process the same files, options and versions.",
+                code="ranks_differ",
+            )
+        if other := ranks.largest(0):
+            raise DataError(
+                f"Process {other} would train something else than the first one.",
                 hint="Give every process the same files, options and versions.",
                 code="ranks_differ",
             )

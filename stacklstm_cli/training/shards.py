@@ -49,7 +49,7 @@ def shard_count(batch_size: int, work: int, device: torch.device, processes: int
     evenly. On other devices than CPUs one for each of the processes, as only several of these share the work there.
     """
     if device.type != "cpu":
-        return processes
+        return min(processes, batch_size)
     most = max(1, min(MOST_SHARDS, batch_size // LEAST_SHARD, batch_size * work // LEAST_WORK))
     return 1 << (int(most).bit_length() - 1)
 
@@ -178,10 +178,13 @@ class Shards:
                 with drawing_from(self.generators[0]):
                     loss = lesson_loss(self.network, self.lessons.batch(chosen), self.head)
                 loss.backward()  # type: ignore[no-untyped-call]
+                loss, failed = loss.detach(), None
             except torch.OutOfMemoryError as error:
-                self.halve(chosen, error)
+                failed = error.with_traceback(None)  # whose frames hold what was computed so far
+            if failed is not None:
+                loss = torch.zeros(())
+                self.halve(chosen, failed)
                 return self.backward(chosen)
-            loss = loss.detach()
         else:
             loss = torch.zeros((), device=self.lessons.windows.device)
             for parameter in self.parameters:
@@ -198,7 +201,8 @@ class Shards:
             try:
                 return added([self.piece(part, place) for part in chosen.tensor_split(self.pieces)])
             except torch.OutOfMemoryError as error:
-                self.halve(chosen, error)
+                failed = error.with_traceback(None)  # whose frames hold what was computed so far
+            self.halve(chosen, failed)
 
     def piece(self, chosen: Tensor, place: int) -> Part:
         """A part of a shard."""
