@@ -164,14 +164,17 @@ def refuse_uncountable(panel: Panel, model: ModelConfig) -> None:
 
 
 def transform_for(panel: Panel, plan: Plan, model: ModelConfig) -> str:
-    """Logarithms of series whose swings grow with their level, as far as the training part shows it.
+    """Logarithms of many series whose swings grow with their level, as far as the training part shows it.
+
+    Of a single series they were as often worse as better (benchmarks/RESULTS.md).
 
     Those that negative values have too, as later rows may be negative. Not for what has no logarithm to learn or to
     export: counts by their distribution, and lines across gaps; nor for means, which those of logarithms are not.
     """
     if model.transform is not None:
         return model.transform
-    fits = model.loss not in ("negative-binomial", "mse") and model.gaps != "interpolate"
+    learnable = model.loss not in ("negative-binomial", "mse") and model.gaps != "interpolate"
+    fits = learnable and panel.n_series >= MANY_SERIES
     return "symlog" if fits and grows_with_level(panel, plan.parts.train, plan.seasonality) else "none"
 
 
