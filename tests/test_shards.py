@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from panels import make_panel, small_spec, wave
+from safetensors.torch import load_file, save_file
 
 from stacklstm_cli.model.heads import build_head, masked_mean
 from stacklstm_cli.model.inputs import InputSpec
@@ -109,6 +111,26 @@ def test_each_shard_draws_its_own_numbers() -> None:
     assert len({tuple(numbers.tolist()) for numbers in drawn}) == 160
     for seed in range(20):
         assert torch.equal(torch.rand(4, generator=torch.Generator().manual_seed(seed)), drawn[8 * seed])
+
+
+def test_what_was_drawn_is_drawn_again(tmp_path: Path) -> None:
+    """From the states of all generators, also as they come from a file; the losses of three steps."""
+    spec = small_spec(context_length=8, dropout=0.5)
+    torch.manual_seed(0)
+    network, chosen = StackedRNN(spec).train(), torch.arange(200)
+    with Shards(network, lessons_of(spec), build_head(spec.loss, spec.quantiles, CPU), batch_size=200, seed=3) as some:
+        assert some.count > 1
+        some.backward(chosen)
+        state = some.tensors()
+        save_file({name: tensor.clone() for name, tensor in state.items()}, tmp_path / "state")
+        straight = [some.backward(chosen) for _ in range(3)]
+        for again in (
+            state,
+            load_file(tmp_path / "state"),
+            dict(zip(state, torch.stack([*state.values()]), strict=True)),
+        ):
+            some.restore(again)
+            assert [some.backward(chosen) for _ in range(3)] == straight
 
 
 def test_an_error_in_a_shard_reaches_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:

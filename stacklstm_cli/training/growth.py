@@ -14,12 +14,10 @@ LEAST_VALUE = 1e-6
 """None may be smaller: log(1 + y) would leave it too few digits."""
 MOST_SERIES = 1000
 """Series that are looked at, evenly spread: enough to tell."""
-CLEARLY = 0.95
-"""Share of the variation that may be left with logarithms, or values stay as they are."""
 
 
 def grows_with_level(panel: Panel, ends: Ints, season: int) -> bool:
-    """Whether relative swings within a season vary clearly less than absolute ones, in the first `ends[i]` rows.
+    """Whether relative swings within a season vary less than absolute ones, in the first `ends[i]` rows.
 
     The measure of Guerrero 1993, "Time-series analysis supported by power transformations": how much the deviation
     of a season, divided by its mean for the logarithm and as it is for none, varies from season to season; mean
@@ -37,7 +35,7 @@ def grows_with_level(panel: Panel, ends: Ints, season: int) -> bool:
     if not known:
         return False
     relative, absolute = np.mean(known, axis=0)
-    return bool(relative < CLEARLY * absolute)
+    return bool(relative < absolute)
 
 
 def variations(values: Floats, season: int) -> tuple[float, float] | None:

@@ -186,7 +186,7 @@ class Learner:
             tensor.copy_(tensors[name])
         self.shards.restore(tensors)
         self.batches.queue = tensors["batches.queue"]
-        self.batches.generator.set_state(tensors["batches.generator"])
+        self.batches.generator.set_state(tensors["batches.generator"].clone())
         self.step = self.optimiser.step_count = self.average.step_count = int(numbers["step"])
         self.watch.windows = int(numbers["windows"])
         self.checks_since_best = int(numbers["checks_since_best"])

@@ -147,7 +147,8 @@ class Shards:
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         """Go back to what `tensors` gave. Raises `KeyError`, `TypeError` or `RuntimeError` for what it did not."""
         for place, generator in enumerate(self.generators):
-            generator.set_state(tensors[f"dropout.{place}"])
+            # Copied: torch reads a generator's state from the beginning of the memory that a tensor is a part of.
+            generator.set_state(tensors[f"dropout.{place}"].clone())
 
     def backward(self, chosen: Tensor) -> float:
         """Set the gradients of the mean loss over the known targets of a batch [B]; returns that loss.
