@@ -123,6 +123,13 @@ def test_a_model_that_is_clearly_worse_is_refused(model: Path, tmp_path: Path, c
     assert model.read_bytes() == before
 
 
+def test_what_a_refused_model_has_learned_is_not_said(model: Path, tmp_path: Path) -> None:
+    data = written(tmp_path, whole_series(), more(12), more(3, "z").assign(label="aside"))
+    done = run("retrain", data, "-m", model, "--learning-rate", "1e-7")
+    assert done.exit_code == 5
+    assert "learned now" not in done.stderr
+
+
 def test_a_new_class_is_learned_and_one_that_is_gone_is_refused(model: Path, tmp_path: Path) -> None:
     data = written(tmp_path, whole_series(), more(12), more(3, "z").assign(label="aside"))
     done = ok("retrain", data, "-m", model, "--gate", "always")

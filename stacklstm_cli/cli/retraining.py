@@ -209,7 +209,7 @@ def tell_changes(changed: Changes, champion: Checkpoint, panel: Panel, messages:
 
 def tell_found(found: Retrained | LabelRetrained, messages: Messages) -> None:
     """Say how the retraining went."""
-    if isinstance(found, LabelRetrained) and found.new_classes:
+    if isinstance(found, LabelRetrained) and found.new_classes and found.decision.promoted:
         messages.note(f"classes that the model did not know, learned now: {named(list(found.new_classes))}")
     for name, texts in found.new_categories.items():
         messages.note(f"{name!r} has texts that the model did not know, learned now: {named(texts)}")
