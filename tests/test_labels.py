@@ -323,6 +323,15 @@ def test_the_convolutions_look_at_what_the_window_holds(tmp_path: Path) -> None:
     assert [one.stride for one in strides if one is not None] == [1, 3]
 
 
+def test_the_card_tells_of_labels_alone(trained: Path) -> None:
+    card = json.loads(ok("inspect", trained / "m.safetensors", "--format", "json").stdout)
+    assert card["folds"] == "4, which judged 12 labels"
+    assert not {"holdout", "intervals"} & set(card)
+    assert card["network"]["labels"]["classes"] == ["down", "up"]
+    parts = (*card["network"], *card["data"], *card["options"])
+    assert not {"horizon", "quantiles", "cycles", "seasonality", "bidirectional"} & set(parts)
+
+
 def test_class_weights_need_labels(trained: Path) -> None:
     assert run("train", trained / "data.csv", "--target", "a", "--class-weights", "balanced").exit_code == 2
 

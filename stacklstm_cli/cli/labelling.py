@@ -43,11 +43,11 @@ from stacklstm_cli.evaluation.labels import worse_labels
 from stacklstm_cli.files import check_writable
 from stacklstm_cli.locking import model_lock
 from stacklstm_cli.model import checkpoint as checkpoints
+from stacklstm_cli.model.classes import FORECASTS_ONLY
 from stacklstm_cli.model.inputs import unknown_categories
 from stacklstm_cli.model.labels import label_spec
 from stacklstm_cli.training import runtime as machine
 from stacklstm_cli.training.labels import (
-    FORECASTS_ONLY,
     LabelOutcome,
     LabelPlan,
     LabelTrainer,

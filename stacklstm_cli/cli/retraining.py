@@ -35,10 +35,10 @@ from stacklstm_cli.files import append_line, check_appendable, check_writable
 from stacklstm_cli.locking import model_lock
 from stacklstm_cli.model import checkpoint as checkpoints
 from stacklstm_cli.model.checkpoint import Checkpoint
+from stacklstm_cli.model.classes import FORECASTS_ONLY
 from stacklstm_cli.model.lineage import finish_swap, keep_earlier
 from stacklstm_cli.training import promotion
 from stacklstm_cli.training import runtime as machine
-from stacklstm_cli.training.labels import FORECASTS_ONLY
 from stacklstm_cli.training.promotion import CHALLENGER, CHAMPION, EXPLANATIONS, LEVEL, Retrained
 from stacklstm_cli.training.relabelling import LABEL_SCORES, LabelContest, LabelRetrained, retrain_labels
 from stacklstm_cli.training.resume import Resume

@@ -41,11 +41,6 @@ from stacklstm_cli.training.promotion import ENOUGH_UNITS
 from stacklstm_cli.training.resume import Resume
 from stacklstm_cli.training.runtime import Clock, Interrupted
 
-FORECASTS_ONLY = (
-    *("horizon", "quantiles", "interval", "skip", "loss", "supervise", "calendar", "holidays", "gaps", "transform"),
-    *("min", "max", "holdout", "refit", "seasonality", "per_series", "per_step", "baselines"),
-)
-"""Options of a training that say how values are forecast or judged."""
 MOST_FOLDS = 4
 LEAST_MEMBERS = 2
 """Series of a class, or rows of it, without which nothing of it could be held out."""
