@@ -587,6 +587,8 @@ class LabelTrainer:
         stopped: str,
     ) -> Checkpoint:
         panel, plan = self.panel, self.plan
+        over, groups = units_of(panel, plan, told.held)
+        losses = unit_means(told.losses(plan.truth), groups)  # [U]
         labels = replace(label_spec(plan.spec), members=len(final), temperature=told.temperature)
         return Checkpoint(
             columns=panel.columns,
@@ -609,7 +611,10 @@ class LabelTrainer:
                 "seed": plan.seed,
                 "folds": len(told.curves),
                 "judged": len(told.held),
-                "spread": spread(told.losses(plan.truth)),
+                "units": losses.size,
+                "paired_over": over,
+                "unit_loss": float(losses.mean()) if losses.size else None,
+                "spread": spread(losses),
                 "class_counts": np.bincount(plan.truth[plan.truth >= 0], minlength=len(plan.classes)).tolist(),
                 "history": [],
                 "steps": final[0].steps,
@@ -687,16 +692,25 @@ def best_steps(curves: list[Curve], plan: LabelPlan) -> tuple[int, Ints, Floats]
     return steps, held, said(steps)
 
 
-def units_of(panel: Panel, plan: LabelPlan, places: Ints) -> tuple[Paired, Ints]:
-    """What is paired, and the unit [G] of each place: series; of rows of few series, stretches with one label."""
+def units_of(panel: Panel, plan: LabelPlan, places: Ints, over: Paired | None = None) -> tuple[Paired, Ints]:
+    """What is paired, and the unit [G] of each place: series; of rows of few series, stretches with one label.
+
+    Of rows, `over` says which of the two; None is by the number of series.
+    """
     if not plan.every_row:
         return "series", np.arange(places.size)
     series = np.searchsorted(panel.offsets, places, "right") - 1
     numbers = np.unique(series, return_inverse=True)[1]
-    if not places.size or int(numbers.max()) + 1 >= ENOUGH_UNITS:
+    many = bool(places.size) and int(numbers.max()) + 1 >= ENOUGH_UNITS
+    if not places.size or over == "series" or (over is None and many):
         return "series", np.asarray(numbers)
     begins = (np.diff(series) != 0) | (np.diff(plan.truth[places]) != 0)
     return "stretches", np.concatenate([[0], np.cumsum(begins)])
+
+
+def unit_means(losses: Floats, groups: Ints) -> Floats:
+    """[U] means of losses [G] over the units `groups` [G]."""
+    return np.asarray(np.bincount(groups, losses) / np.bincount(groups))
 
 
 def certain(probabilities: Floats) -> Floats:
