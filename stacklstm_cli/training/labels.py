@@ -573,7 +573,7 @@ class LabelTrainer:
         plain = np.empty((plan.truth.size, size))
         for learned, wanted in zip(plan.folds, places, strict=True):
             # What a stratified fold leaves lacks just what it asks for, and its shares would be wrong the more for it.
-            plain[wanted] = majority(plan.truth if len(plan.folds) > 1 else learned, wanted.size, size)
+            plain[wanted] = majority(learned if plan.every_row else plan.truth, wanted.size, size)
         near = neighbours(self.panel, plan.every_row, plan.folds, places, size)
         predictions = {MODEL: found, MAJORITY: plain[held], NEAREST: near[held]}
         return judge(predictions, plan.truth[held], plan.classes)
