@@ -21,6 +21,7 @@ from stacklstm_cli.model import checkpoint as checkpoints
 from stacklstm_cli.training.labels import plan_labels
 from stacklstm_cli.training.promotion import CHALLENGER, CHAMPION, look
 from stacklstm_cli.training.relabelling import (
+    among_known,
     compare_tables,
     each_network,
     own_options,
@@ -123,6 +124,13 @@ def test_a_model_that_is_clearly_worse_is_refused(model: Path, tmp_path: Path, c
     assert model.read_bytes() == before
 
 
+def test_what_a_refused_model_has_learned_is_not_said(model: Path, tmp_path: Path) -> None:
+    data = written(tmp_path, whole_series(), more(12), more(3, "z").assign(label="aside"))
+    done = run("retrain", data, "-m", model, "--learning-rate", "1e-7")
+    assert done.exit_code == 5
+    assert "learned now" not in done.stderr
+
+
 def test_a_new_class_is_learned_and_one_that_is_gone_is_refused(model: Path, tmp_path: Path) -> None:
     data = written(tmp_path, whole_series(), more(12), more(3, "z").assign(label="aside"))
     done = ok("retrain", data, "-m", model, "--gate", "always")
@@ -213,10 +221,30 @@ def test_two_tables_are_compared_as_two_samples(home: Path) -> None:
 
     saved = checkpoints.load(home / "model")
     losses = np.random.default_rng(0).gamma(1.0, 0.4, 4000)
-    saved.metrics["stacklstm"]["log_loss"] = 0.39
-    saved = replace(saved, training=saved.training | {"spread": 0.5, "judged": 3000})
-    found = compare_tables(saved, losses)
+    saved = replace(saved, training=saved.training | {"spread": 0.5, "units": 3000, "unit_loss": 0.39})
+    found = compare_tables(saved, losses, "series")
     assert found is not None
     z = (losses.mean() - 0.39) / np.sqrt(losses.var(ddof=1) / 4000 + 0.25 / 3000)
     assert found.p_value == pytest.approx(2 * norm.sf(abs(z)), rel=1e-2)
     assert found.difference == pytest.approx(losses.mean() - 0.39)
+
+
+def test_rows_of_few_series_are_compared_by_stretches(tmp_path: Path) -> None:
+    """Rows of one stretch tell much the same: 4 of them are no four witnesses."""
+    old = rows({name: (["up"] * 4 + ["down"] * 4) * 8 for name in "xyz"})
+    words = ("--label", "label", "-m", tmp_path / "m", *OPTIONS[:-4], "--epochs", "1", "-qq")
+    ok("train", written(tmp_path, old), *words)
+    saved = checkpoints.load(tmp_path / "m")
+    assert saved.training["judged"] == 3 * 16
+    assert (saved.training["units"], saved.training["paired_over"]) == (3 * 4, "stretches")
+    later = rows({name: ["up"] * 68 for name in "xyz"})
+    data = written(tmp_path, old, later[later["time"] >= 64])
+    document = json.loads(ok("retrain", data, "-m", tmp_path / "m", "--gate", "always", "--format", "json").stdout)
+    assert document["labels"]["ground"] == "folds"
+    assert document["decision"]["paired_over"] == "stretches"
+    assert document["decision"]["units"] == 3 * 5  # the last 17 rows begin with the last one of a stretch
+
+
+def test_what_a_new_class_is_given_is_not_held_against_the_challenger() -> None:
+    found = np.asarray([[0.3, 0.1, 0.6], [0.2, 0.8, 0.0]])
+    np.testing.assert_allclose(among_known(found, 2), [[0.75, 0.25], [0.2, 0.8]])

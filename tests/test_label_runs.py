@@ -22,7 +22,7 @@ from stacklstm_cli.model import checkpoint as checkpoints
 from stacklstm_cli.training import resume
 from stacklstm_cli.training.labels import LabelOutcome, LabelPlan, LabelTrainer, plan_labels
 from stacklstm_cli.training.resume import Resume
-from stacklstm_cli.training.runtime import Clock, Interrupted
+from stacklstm_cli.training.runtime import Clock, Interrupted, Stopped
 from tests.commands import ok, run
 from tests.test_labels import TINY, rows, whole_series
 
@@ -121,6 +121,33 @@ def test_what_a_time_limit_leaves_is_said(
     saved = checkpoints.load(tmp_path / "m")
     assert saved.spec.labels is not None
     assert saved.spec.labels.members == (1 if codes else MEMBERS)  # half a network is no part of a mean
+
+
+class HalfTime(Clock):
+    """Half of the time is over once the first fold has ended, and no more than that."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folds = 0
+
+    def stopped(self, share: float = 1.0) -> Stopped:
+        return "time" if share <= 0.5 and self.folds else ""
+
+
+@pytest.mark.parametrize("case", ["series"], indirect=True)
+def test_folds_that_time_cuts_have_not_diverged(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, fit = HalfTime(), LabelTrainer.fit
+
+    def counted(*arguments: Any, **options: Any) -> Any:
+        fitted = fit(*arguments, **options)
+        clock.folds += 1
+        return fitted
+
+    monkeypatch.setattr(LabelTrainer, "fit", counted)
+    outcome = train(case, tmp_path / "m", clock)
+    assert outcome is not None
+    assert outcome.warnings == (("fewer_folds", "Time was up: 1 of 4 folds have judged."),)
+    assert outcome.stopped == "time"
 
 
 @pytest.mark.parametrize("case", ["series"], indirect=True)

@@ -12,6 +12,7 @@ import torch
 from commands import ok, run
 from sklearn.metrics import log_loss
 
+from stacklstm_cli.cli.report import search_caption
 from stacklstm_cli.cli.searching import plan_search
 from stacklstm_cli.config import DataConfig, MetricConfig, ModelConfig, SearchConfig, TrainingConfig
 from stacklstm_cli.data.reading import read_panel
@@ -78,6 +79,7 @@ def test_rows_are_paired_by_stretches(tmp_path: Path) -> None:
     assert task.rolling.units == 6 + 2
     assert "8 stretches in 1 fold" in task.rolling.explained()
     found = json.loads(ok("tune", tmp_path / "d.csv", "--label", "label", *SMALL, "--format", "json").stdout)["search"]
+    assert "over 8 stretches" in search_caption(found)
     assert "attention" not in found["candidates"][0]
     done = run("train", tmp_path / "d.csv", "--label", "label", "-m", tmp_path / "m", "--attention")
     assert done.exit_code == 2
@@ -99,6 +101,14 @@ def test_a_time_limit_ends_a_fit_unscored(path: Path) -> None:
     clock.start()
     with pytest.raises(StoppedError):
         task.losses(task.plan_of({"layers": 1}), 0, 0, device=CPU, clock=clock, on_event=lambda event: None)
+
+
+def test_what_a_user_must_know_of_the_model_is_said(tmp_path: Path) -> None:
+    changing = {f"s{at}": ["up", "down"] * 4 + ["late"] * 2 for at in range(3)}
+    rows(changing).to_csv(tmp_path / "d.csv", index=False)
+    done = ok("tune", tmp_path / "d.csv", "--label", "label", *SMALL, "-m", tmp_path / "m", "--format", "json")
+    codes = [one["code"] for one in json.loads(done.stdout)["warnings"]]
+    assert "class_not_judged" in codes
 
 
 def test_the_choice_is_trained_and_kept(path: Path, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from stacklstm_cli.data.reading import read_panel
 from stacklstm_cli.model import checkpoint as checkpoints
 from stacklstm_cli.model.heads import LabelHead, Scaling
 from stacklstm_cli.model.labels import LabelNetwork, LabelWindows, label_windows
-from stacklstm_cli.training.labels import plan_labels, split_series
+from stacklstm_cli.training.labels import LabelPlan, plan_labels, split_series
 from tests.commands import ok, run, table_of
 
 TINY = ("--hidden-size", "4", "--layers", "1", "--epochs", "6", "--batch-size", "8")
@@ -143,6 +143,37 @@ def test_folds_are_stratified() -> None:
     assert [np.bincount(truth[one]).tolist() for one in held] == [[2, 1]] * 4
 
 
+def row_plan(frame: pd.DataFrame, tmp_path: Path, seed: int = 0) -> LabelPlan:
+    frame.to_csv(tmp_path / "d.csv", index=False)
+    panel = read_panel([str(tmp_path / "d.csv")], DataConfig(label="label"))
+    return plan_labels(panel, ModelConfig(hidden_size=(4,), layers=1), TrainingConfig(seed=seed), every_row=True)
+
+
+def test_series_with_labels_are_dealt_into_folds_and_others_into_none(tmp_path: Path) -> None:
+    frame = rows({f"s{at:02}": ["up", "down", "down"] for at in range(12)})
+    frame.loc[frame["id"].isin(["s03", "s07", "s11"]), "label"] = ""
+    held = [np.flatnonzero(one.reshape(12, 3).max(1) < 0) for one in row_plan(frame, tmp_path).folds]
+    bare = {3, 7, 11}
+    own = [sorted(set(one.tolist()) - bare) for one in held]
+    assert all(bare <= set(one.tolist()) for one in held)
+    assert sorted(at for one in own for at in one) == [at for at in range(12) if at not in bare]
+    assert sorted(map(len, own)) == [2, 2, 2, 3]
+
+
+def test_folds_of_rows_do_not_follow_the_order_of_the_file(tmp_path: Path) -> None:
+    """Every fourth series alone has a class of its own, which a fold by position would hold out as a whole."""
+    frame = rows({f"s{at:02}": ["up", "odd" if at % 4 == 0 else "down"] for at in range(16)})
+    plan = row_plan(frame, tmp_path)
+    assert plan.never_judged() == []
+    assert any((one != other).any() for one, other in zip(plan.folds, row_plan(frame, tmp_path, 1).folds, strict=True))
+
+
+def test_the_last_rows_are_those_before_the_last_label(tmp_path: Path) -> None:
+    frame = rows({"x": ["up", "down"] * 4 + [""] * 12, "y": ["down"] * 4 + ["up"] * 4 + [""] * 4})
+    plan = row_plan(frame, tmp_path)
+    assert np.flatnonzero(plan.held_out(0)).tolist() == [6, 7, 26, 27]  # a quarter of the 8 that have labels
+
+
 def test_predict_and_evaluate(trained: Path) -> None:
     data, model = trained / "data.csv", trained / "m.safetensors"
     new = whole_series(10, seed=5)
@@ -221,6 +252,7 @@ def test_balanced_weights_count_each_class_alike(tmp_path: Path) -> None:
         ({"label": ""}, (), 3, "one_class"),
         ({"label": "@id"}, (), 3, "rare_class"),
         ({"label": "@count"}, (), 3, "too_many_classes"),
+        ({"p_up": "@id"}, ("--id", "p_up"), 3, "column_clash"),
         ({}, ("--target", "label"), 2, "role_conflict"),
         ({}, ("--time", "label"), 2, "role_conflict"),
         ({}, ("--target", "a"), 2, "label_conflict"),
@@ -244,6 +276,60 @@ def test_refusals(
     last = done.stderr[done.stderr.rindex('{"error"') :]
     assert json.loads(last)["error"]["code"] == code
     assert not (tmp_path / "m.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "times"), [("t", range(8)), ("day", pd.date_range("2024-01-01", periods=8).strftime("%Y-%m-%d"))]
+)
+def test_the_time_column_is_no_label(tmp_path: Path, name: str, times: list[str]) -> None:
+    pd.DataFrame({name: times, "a": [1.5, 2.5, 1.0, 3.0] * 2}).to_csv(tmp_path / "d.csv", index=False)
+    done = run("train", tmp_path / "d.csv", "--label", name, "-m", tmp_path / "m")
+    assert done.exit_code == 2
+    assert f"--label names '{name}', which is the time column" in " ".join(done.stderr.split())
+    assert not (tmp_path / "m").exists()
+
+
+def test_a_label_that_predict_could_not_write_is_not_learned(tmp_path: Path) -> None:
+    whole_series().rename(columns={"label": "probability"}).to_csv(tmp_path / "d.csv", index=False)
+    done = run("train", tmp_path / "d.csv", "--label", "probability", "-m", tmp_path / "m")
+    assert done.exit_code == 3
+    assert "Column 'probability' would stand twice in the result of predict" in " ".join(done.stderr.split())
+
+
+def test_threads_change_no_model(trained: Path, tmp_path: Path) -> None:
+    threads = torch.get_num_threads()
+    words = ("--label", "label", *TINY, "-q", "--threads", "2")
+    ok("train", trained / "data.csv", "-m", tmp_path / "m", *words)
+    assert torch.get_num_threads() == 1
+    torch.set_num_threads(threads)
+    assert (tmp_path / "m").read_bytes() == (trained / "m.safetensors").read_bytes()
+
+
+def test_the_majority_tells_the_shares_of_the_classes(tmp_path: Path) -> None:
+    """Of three classes of equal size a third is right, though each fold lacks most of what it asks for."""
+    frame = whole_series(30)
+    frame["label"] = "c" + (frame["id"].str[1:].astype(int) % 3).astype(str)
+    frame.to_csv(tmp_path / "d.csv", index=False)
+    words = ("--label", "label", "--hidden-size", "4", "--layers", "1", "--epochs", "1", "--format", "json")
+    found = json.loads(ok("train", tmp_path / "d.csv", "-m", tmp_path / "m", *words).stdout)["metrics"]["majority"]
+    assert found["accuracy"] == pytest.approx(1 / 3)
+    assert found["log_loss"] == pytest.approx(np.log(3))
+
+
+def test_the_convolutions_look_at_what_the_window_holds(tmp_path: Path) -> None:
+    rows({f"s{at}": ["up" if at % 2 else "down"] * 300 for at in range(4)}).to_csv(tmp_path / "d.csv", index=False)
+    panel = read_panel([str(tmp_path / "d.csv")], DataConfig(label="label"))
+    strides = [plan_labels(panel, ModelConfig(context_length=one), TrainingConfig()).spec.labels for one in (16, None)]
+    assert [one.stride for one in strides if one is not None] == [1, 3]
+
+
+def test_the_card_tells_of_labels_alone(trained: Path) -> None:
+    card = json.loads(ok("inspect", trained / "m.safetensors", "--format", "json").stdout)
+    assert card["folds"] == "4, which judged 12 labels"
+    assert not {"holdout", "intervals"} & set(card)
+    assert card["network"]["labels"]["classes"] == ["down", "up"]
+    parts = (*card["network"], *card["data"], *card["options"])
+    assert not {"horizon", "quantiles", "cycles", "seasonality", "bidirectional"} & set(parts)
 
 
 def test_class_weights_need_labels(trained: Path) -> None:

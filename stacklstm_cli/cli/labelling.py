@@ -13,7 +13,6 @@ import torch
 
 from stacklstm_cli.cli.documents import effort, envelope
 from stacklstm_cli.cli.labels import Each, label_parts, label_picture, unseen_note
-from stacklstm_cli.cli.losses import Losses
 from stacklstm_cli.cli.messages import Messages
 from stacklstm_cli.cli.pictures import check_pictures, drawn
 from stacklstm_cli.cli.progress import TrainingProgress
@@ -38,16 +37,23 @@ from stacklstm_cli.config import (
 )
 from stacklstm_cli.data.panel import Floats, Panel
 from stacklstm_cli.data.reading import read_panel
-from stacklstm_cli.errors import DataError, UsageError
+from stacklstm_cli.errors import UsageError
 from stacklstm_cli.evaluation.labelled import judge_labels
 from stacklstm_cli.evaluation.labels import worse_labels
 from stacklstm_cli.files import check_writable
 from stacklstm_cli.locking import model_lock
 from stacklstm_cli.model import checkpoint as checkpoints
+from stacklstm_cli.model.classes import FORECASTS_ONLY
 from stacklstm_cli.model.inputs import unknown_categories
 from stacklstm_cli.model.labels import label_spec
 from stacklstm_cli.training import runtime as machine
-from stacklstm_cli.training.labels import FORECASTS_ONLY, LabelOutcome, LabelPlan, LabelTrainer, plan_labels
+from stacklstm_cli.training.labels import (
+    LabelOutcome,
+    LabelPlan,
+    LabelTrainer,
+    plan_labels,
+    refuse_twice,
+)
 from stacklstm_cli.training.resume import Resume
 
 
@@ -100,7 +106,7 @@ def train(
     """Train, save, report; returns the exit status."""
     refuse_forecasting(typed, str(data.label))
     with clock.interruptible():
-        device = machine.prepare(runtime)
+        device = machine.prepare(runtime, trains=True)
     refuse_overwriting("--model", path, sources)
     check_writable(path)
     check_output(output, path, *sources)
@@ -120,14 +126,8 @@ def train(
         for line in plan.explained():
             messages.note(line)
         resume = Resume(path, use=run.resume, on_note=messages.note, on_warning=messages.warning)
-        losses = Losses()
         with TrainingProgress(messages.progress_stream) as progress:
-
-            def on_event(event: dict[str, Any]) -> None:
-                progress.update(event)
-                losses.update(event)
-
-            trainer = LabelTrainer(panel, plan, device=device, clock=clock, on_event=on_event, resume=resume)
+            trainer = LabelTrainer(panel, plan, device=device, clock=clock, on_event=progress.update, resume=resume)
             try:
                 outcome = trainer.run(checkpoints.given_options(data, reading, network, training))
             except machine.Interrupted:
@@ -202,14 +202,7 @@ def label_frame(saved: checkpoints.Checkpoint, panel: Panel, probabilities: Floa
         written = dict(zip(panel.columns.time_names, panel.times, strict=True)) if panel.times else None
         frame |= panel.time_columns(positions) if written is None else written
     found = probabilities[held]
-    own = [column, "probability", *(f"p_{name}" for name in labels.classes)]
-    twice = next((name for name in own if name in frame or own.count(name) > 1), None)
-    if twice is not None:
-        raise DataError(
-            f"Column {twice!r} would stand twice in the result.",
-            hint="Give the id, time or label column, or the class, another name.",
-            code="column_clash",
-        )
+    refuse_twice(list(frame), column, labels.classes)
     names = np.asarray(labels.classes, dtype=object)
     frame |= {column: names[found.argmax(1)], "probability": found.max(1)}
     return pd.DataFrame(frame | {f"p_{name}": found[:, at] for at, name in enumerate(labels.classes)})

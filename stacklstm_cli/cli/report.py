@@ -260,7 +260,7 @@ def _document_text(document: Mapping[str, Any], output: OutputConfig) -> str:
 
 def search_caption(search: Mapping[str, Any]) -> str:
     """What the scores of the candidates are."""
-    over = "origins" if search["paired_over"] == "cutoffs" else "series"
+    over = {"cutoffs": "origins"}.get(search["paired_over"], search["paired_over"])
     fits = search["folds"] * search["fits"]
     rule = "the shallowest within one standard error of the best" if search["pick"] == "one-se" else "the best"
     metric = search["metric"].upper().replace("_", " ")

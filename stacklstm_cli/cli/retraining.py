@@ -35,10 +35,10 @@ from stacklstm_cli.files import append_line, check_appendable, check_writable
 from stacklstm_cli.locking import model_lock
 from stacklstm_cli.model import checkpoint as checkpoints
 from stacklstm_cli.model.checkpoint import Checkpoint
+from stacklstm_cli.model.classes import FORECASTS_ONLY
 from stacklstm_cli.model.lineage import finish_swap, keep_earlier
 from stacklstm_cli.training import promotion
 from stacklstm_cli.training import runtime as machine
-from stacklstm_cli.training.labels import FORECASTS_ONLY
 from stacklstm_cli.training.promotion import CHALLENGER, CHAMPION, EXPLANATIONS, LEVEL, Retrained
 from stacklstm_cli.training.relabelling import LABEL_SCORES, LabelContest, LabelRetrained, retrain_labels
 from stacklstm_cli.training.resume import Resume
@@ -209,7 +209,7 @@ def tell_changes(changed: Changes, champion: Checkpoint, panel: Panel, messages:
 
 def tell_found(found: Retrained | LabelRetrained, messages: Messages) -> None:
     """Say how the retraining went."""
-    if isinstance(found, LabelRetrained) and found.new_classes:
+    if isinstance(found, LabelRetrained) and found.new_classes and found.decision.promoted:
         messages.note(f"classes that the model did not know, learned now: {named(list(found.new_classes))}")
     for name, texts in found.new_categories.items():
         messages.note(f"{name!r} has texts that the model did not know, learned now: {named(texts)}")

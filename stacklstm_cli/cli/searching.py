@@ -102,7 +102,7 @@ def announced(task: Task) -> list[str]:
     depth = next((one for one in task.space if one.name == LAYERS), None)
     others = [one.name.replace("_", "-") for one in task.space if one.name != LAYERS]
     starts = len(task.starts)
-    first = f"{starts} depths" if depth is not None else "the defaults"
+    first = f"{starts} depth{'s' * (starts != 1)}" if depth is not None else "the defaults"
     goes_on = task.limit is None or task.limit > starts
     parts = f"search: {first}" + (f", then {', '.join(others)}" if others and goes_on else "")
     if task.limit is not None and goes_on:

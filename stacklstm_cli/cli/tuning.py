@@ -102,6 +102,7 @@ def tune(
         judgement: Backtest | None = None
         labelled: LabelJudgement | None = None
         saved: Checkpoint | None = None
+        warnings: tuple[tuple[str, str], ...] = ()
         why = "a signal ended the search." if clock.signal_number is not None else "the search took all the time."
         clock.restart()
         with TrainingProgress(messages.progress_stream) as progress:
@@ -111,10 +112,10 @@ def tune(
                 if isinstance(plan, LabelPlan):
                     if path is not None:
                         learned = LabelTrainer(panel, plan, **how).run(options)
-                        labelled, saved = learned.judgement, learned.checkpoint
+                        labelled, saved, warnings = learned.judgement, learned.checkpoint, learned.warnings
                 elif path is not None:
                     outcome = Trainer(panel, plan, **how).run(options)
-                    judgement, saved = outcome.judgement, outcome.checkpoint
+                    judgement, saved, warnings = outcome.judgement, outcome.checkpoint, outcome.warnings
                 elif training.holdout != 0 and not clock.stopped():
                     trainer = Trainer(panel, plan, **how)
                     chosen, _ = trainer.choose()
@@ -127,6 +128,8 @@ def tune(
             saved.search = found.record()
             checkpoints.save(saved, path)
             messages.note(f"saved {path}")
+    for code, text in warnings:
+        messages.warning(code, text)
     stopped = clock.stopped() or found.missing
     if judgement is None and training.holdout != 0 and data.label is None:
         messages.warning("not_judged", f"The choice was not judged on the holdout: {why}")

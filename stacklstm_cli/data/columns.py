@@ -147,6 +147,7 @@ class _Search:
                 code="which_time",
             )
         if not time:
+            self._refuse_time_as_label()
             self.notes.append("No time column found: rows are steps 0, 1, 2 …")
         if self.named["label"]:
             self._find_features({*time, *ids})
@@ -291,11 +292,15 @@ class _Search:
     def _years(self) -> list[int]:
         """Where the first column of numbers stands if it counts calendar years, whatever its name: Jahr, FY."""
         numeric = [at for at, kind in enumerate(self.kinds) if kind == "number"]
-        if len(numeric) < 2 or numeric[0] in self.reserved or not self._counts(numeric[0]):
+        if len(numeric) < 2 or numeric[0] in self.reserved:
             return []
-        years = parse_integers(self.words[numeric[0]])
+        return numeric[:1] if self._are_years(numeric[0]) else []
+
+    def _are_years(self, at: int) -> bool:
+        """Whether a column counts calendar years."""
+        years = parse_integers(self.words[at])
         possible = years is not None and years.size > 2 and years.min() >= FIRST_YEAR and years.max() <= LAST_YEAR
-        return numeric[:1] if possible else []
+        return possible and self._counts(at)
 
     def _refuse_time_as_covariate(self) -> None:
         for role in ("past", "known", "static"):
@@ -306,6 +311,18 @@ class _Search:
                         hint=f"Leave it out of --{role}; --calendar shows the network hour, weekday and season.",
                         code="role_conflict",
                     )
+
+    def _refuse_time_as_label(self) -> None:
+        """Raise `UsageError` where what is to be learned is the only column that holds the time."""
+        counting = {at for name in INTEGER_TIME_NAMES for at in self.sample.named(name)}
+        for at in self.named["label"]:
+            dated = looks_like_time(self.sample.present(at)[:LOOKED_AT], self.formats)
+            if dated or (at in counting and self._counts(at)) or self._are_years(at):
+                raise UsageError(
+                    f"--label names {self.header[at]!r}, which is the time column; expected a column of classes.",
+                    hint="Name the column of classes with --label; if it is one, name the column of time with --time.",
+                    code="role_conflict",
+                )
 
     def _counts(self, at: int) -> bool:
         """Whether whole numbers rise by a usual step, in the whole sample or within some id column."""

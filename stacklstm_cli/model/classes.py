@@ -5,6 +5,11 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+FORECASTS_ONLY = (
+    *("horizon", "quantiles", "interval", "skip", "loss", "supervise", "calendar", "holidays", "gaps", "transform"),
+    *("min", "max", "holdout", "refit", "seasonality", "per_series", "per_step", "baselines"),
+)
+"""Options of a training that say how values are forecast or judged."""
 KERNELS = (7, 5, 3)
 """Steps that each convolution looks at: those of Wang et al. 2017 and Karim et al. 2018, the first one odd."""
 

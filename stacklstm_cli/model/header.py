@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from stacklstm_cli.errors import ModelError
+from stacklstm_cli.model.classes import FORECASTS_ONLY
 from stacklstm_cli.model.layers import StackSpec, describe
 
 FORMAT = 1
@@ -28,6 +29,12 @@ DIGEST_MARK = b'"{\\"digest\\": \\"'
 LENGTH_BYTES = 8
 NOT_CALIBRATED = "not calibrated"
 """In the model card, of a model whose quantiles are as it has learned them."""
+NOT_OF_LABELS = (
+    *FORECASTS_ONLY,
+    *("location_length", "scale_length", "minimum", "maximum", "calendar_rows", "smoothing_season", "cycles"),
+    *("bidirectional", "seasonality"),
+)
+"""Fields of the model card that mean nothing where labels are given; their stack always reads from both ends."""
 SERIES_SHOWN = 10
 """Names of series in the model card."""
 LONGEST_INDEX = 100_000_000
@@ -152,20 +159,31 @@ def card(path: Path) -> dict[str, Any]:
         covariates = calendar.pop("covariates")
         stack = StackSpec.from_dict(document["network"]["stack"])
         steps = -(-network["context_length"] // network["patch_length"])
+        data, options = document["data"] | {"seasonality": document["seasonality"]}, document["options"]
+        network = {"layers": len(stack.hidden_sizes)} | network | calendar
+        judged = {
+            "holdout": document["backtest"] or "nothing was judged",
+            "intervals": document.get("calibration") or NOT_CALIBRATED,
+        }
+        if "labels" in network:
+            network, data, options = (
+                {name: value for name, value in part.items() if name not in NOT_OF_LABELS}
+                for part in (network, data, options)
+            )
+            judged = {"folds": f"{training['folds']}, which judged {training['judged']} labels"}
         return {
             "model": {"path": str(path), "id": document["digest"][:12], "format": document["format"]},
-            "network": {"layers": len(stack.hidden_sizes)} | network | calendar,
+            "network": network,
             "stack": describe(stack, steps),
             "covariates": covariates,
-            "data": document["data"] | {"seasonality": document["seasonality"]},
+            "data": data,
             "columns": columns,
             "series": {"count": len(series), "names": series[:SERIES_SHOWN]},
             "training": training,
             **({"search": search} | tried if tried else {}),
-            "holdout": document["backtest"] or "nothing was judged",
+            **judged,
             "metrics": document["metrics"],
-            "intervals": document.get("calibration") or NOT_CALIBRATED,
-            "options": document["options"],
+            "options": options,
             "versions": document["versions"],
         }
     except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError) as error:

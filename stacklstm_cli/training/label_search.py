@@ -17,8 +17,8 @@ from stacklstm_cli.config import option_name
 from stacklstm_cli.data.panel import Floats, Panel
 from stacklstm_cli.errors import DataError, NothingLearnedError, UsageError
 from stacklstm_cli.evaluation.labels import fit_temperature
+from stacklstm_cli.model.classes import FORECASTS_ONLY
 from stacklstm_cli.training.labels import (
-    FORECASTS_ONLY,
     Curve,
     LabelPlan,
     LabelTrainer,

@@ -9,7 +9,7 @@ Shape letters: B batch, N series, R rows, K classes, W windows, H labels of a wi
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -41,11 +41,6 @@ from stacklstm_cli.training.promotion import ENOUGH_UNITS
 from stacklstm_cli.training.resume import Resume
 from stacklstm_cli.training.runtime import Clock, Interrupted
 
-FORECASTS_ONLY = (
-    *("horizon", "quantiles", "interval", "skip", "loss", "supervise", "calendar", "holidays", "gaps", "transform"),
-    *("min", "max", "holdout", "refit", "seasonality", "per_series", "per_step", "baselines"),
-)
-"""Options of a training that say how values are forecast or judged."""
 MOST_FOLDS = 4
 LEAST_MEMBERS = 2
 """Series of a class, or rows of it, without which nothing of it could be held out."""
@@ -80,6 +75,9 @@ LEAST_CHANCE = 1e-12
 """Smaller probabilities count as this one."""
 FOLD_SHARE = 0.5
 """Of a time limit, for the folds."""
+DIVERGED = "diverged"
+STOPPED = {"time": "Time was up", "signal": "Stopped by a signal"}
+"""Why a run left something out, in words."""
 CURVE = "curve."
 """Before the names of tensors that hold what a fold has told after so many steps."""
 
@@ -136,7 +134,7 @@ class LabelPlan:
             else f"the last {HELD_OUT_ROWS:.0%} of the rows choose the steps"
         )
         alone = self.never_judged()
-        late = [f"classes that nothing is judged by, as they come last only: {', '.join(alone)}"] if alone else []
+        late = [f"classes that nothing is judged by, as they {self.alone}: {', '.join(alone)}"] if alone else []
         return [
             f"labels: {scale}",
             f"classes: {len(labels.classes)} of {of}: {shown}{rest}",
@@ -144,6 +142,11 @@ class LabelPlan:
             f"training: {folds}, {self.schedule.max_steps} at most of {self.schedule.batch_size} windows",
             *late,
         ]
+
+    @property
+    def alone(self) -> str:
+        """Where classes stand that no fold can learn before it is asked for them."""
+        return "stand in series of one fold only" if len(self.folds) > 1 else "come last only"
 
     def never_judged(self) -> list[str]:
         """Classes that stand only where they are held out, so that no fold can learn them before."""
@@ -180,15 +183,21 @@ def plan_labels(
         )
     truth = row_labels(panel) if every_row else series_labels(panel)
     refuse_labels(panel, truth, every_row)
+    times = panel.columns.time_names if every_row else ()
+    refuse_twice([*panel.columns.key_names, *times], panel.columns.targets[0], panel.classes)
     counts = np.bincount(truth[truth >= 0], minlength=len(panel.classes))
     weights = counts.sum() / (len(counts) * counts) if training.class_weights == "balanced" else np.ones(len(counts))
-    folds = split_rows(panel, truth) if every_row else split_series(truth, training.seed)
+    folds = split_rows(panel, truth, training.seed) if every_row else split_series(truth, training.seed)
     spec = network_spec(panel, network, every_row)
     plan = LabelPlan(spec, schedule(panel, spec, truth, training), training.seed, truth, tuple(folds), weights)
     if not all(plan.held_out(fold).any() for fold in range(len(plan.folds))):
+        held, others = (
+            ("The series of one fold", "the other series")
+            if len(plan.folds) > 1
+            else (f"The last {HELD_OUT_ROWS:.0%} of the rows with labels", "the rows before them")
+        )
         raise DataError(
-            f"The last {HELD_OUT_ROWS:.0%} of the rows hold no class of the rows before them, so that nothing could "
-            "be judged.",
+            f"{held} hold no class of {others}, so that nothing could be judged.",
             hint="Give more series, each with several of the classes.",
             code="nothing_to_judge",
         )
@@ -226,6 +235,19 @@ def refuse_labels(panel: Panel, truth: Ints, every_row: bool) -> None:
         )
 
 
+def refuse_twice(others: Sequence[str], column: str, classes: Sequence[str]) -> None:
+    """Raise `DataError` where a table of labels would hold a name twice: its columns are `others`, the label, its
+    probability and that of every class."""
+    own = [column, "probability", *(f"p_{name}" for name in classes)]
+    twice = next((name for name in own if name in others or own.count(name) > 1), None)
+    if twice is not None:
+        raise DataError(
+            f"Column {twice!r} would stand twice in the result of predict.",
+            hint="Give the id, time or label column, or the class, another name.",
+            code="column_clash",
+        )
+
+
 def split_series(truth: Ints, seed: int) -> Iterator[Ints]:
     """Stratified folds: the series [N] of each class are dealt out in a random order."""
     counts = np.bincount(truth[truth >= 0])
@@ -241,16 +263,20 @@ def split_series(truth: Ints, seed: int) -> Iterator[Ints]:
         yield np.where(held == fold, -1, truth)
 
 
-def split_rows(panel: Panel, truth: Ints) -> Iterator[Ints]:
-    """Folds of whole series where there are enough; else the last rows [R] of each series are held out."""
-    lengths = panel.lengths
-    if panel.n_series >= 2 * MOST_FOLDS:
-        folds = np.repeat(np.arange(panel.n_series) % MOST_FOLDS, lengths)  # [R]
+def split_rows(panel: Panel, truth: Ints, seed: int) -> Iterator[Ints]:
+    """Folds of whole series where enough have labels, dealt out in a random order; else the last rows [R] of each
+    series are held out, of those up to its last label."""
+    last = last_known(panel, truth >= 0)  # [N]
+    labelled = np.flatnonzero(last)
+    if labelled.size >= 2 * MOST_FOLDS:
+        held = np.full(panel.n_series, -1)
+        held[np.random.default_rng(seed).permutation(labelled)] = np.arange(labelled.size) % MOST_FOLDS
+        folds = np.repeat(held, panel.lengths)  # [R]
         for fold in range(MOST_FOLDS):
             yield np.where(folds == fold, -1, truth)
         return
-    place = np.arange(truth.size) - np.repeat(panel.offsets[:-1], lengths)  # [R]
-    yield np.where(place >= np.repeat(np.floor((1 - HELD_OUT_ROWS) * lengths), lengths), -1, truth)
+    place = np.arange(truth.size) - np.repeat(panel.offsets[:-1], panel.lengths)  # [R]
+    yield np.where(place >= np.repeat(np.floor((1 - HELD_OUT_ROWS) * last), panel.lengths), -1, truth)
 
 
 def network_spec(panel: Panel, config: ModelConfig, every_row: bool) -> NetworkSpec:
@@ -285,7 +311,7 @@ def network_spec(panel: Panel, config: ModelConfig, every_row: bool) -> NetworkS
         inputs=inputs,
         skip=False,
         loss=LABELS,
-        labels=LabelSpec(panel.classes, every_row, FILTERS, 1 if every_row else -(-longest // MOST_PLACES), MEMBERS),
+        labels=LabelSpec(panel.classes, every_row, FILTERS, 1 if every_row else -(-context // MOST_PLACES), MEMBERS),
     )
 
 
@@ -363,6 +389,8 @@ class CrossValidation:
     found: Floats
     """[held, K] what the networks that had not seen them say of them at these steps, calibrated."""
     temperature: float
+    cut: str = ""
+    """Why folds are missing: "time", "signal", "diverged"; "" where all have judged."""
 
     def losses(self, truth: Ints) -> Floats:
         """[held] what the true class of each was a surprise [nats]."""
@@ -399,8 +427,10 @@ class LabelTrainer:
         plan = self.plan
         curves: list[Curve] = []
         fits: list[Fit] = []
+        cut: str = ""
         for fold in range(len(plan.folds)):
-            if curves and self.clock.stopped(FOLD_SHARE):
+            cut = self.clock.stopped(FOLD_SHARE) if curves else ""
+            if cut:
                 break
             curve = Curve(self.panel, plan, fold, self.device)
             try:
@@ -408,56 +438,58 @@ class LabelTrainer:
             except (NothingLearnedError, Interrupted):
                 if not fits:
                     raise
+                cut = self.clock.stopped(FOLD_SHARE) or DIVERGED
                 break
             curves.append(curve)
         steps, held, found = best_steps(curves, plan)
         temperature = fit_temperature(certain(found), plan.truth[held]) if len(held) else 1.0
-        return CrossValidation(tuple(curves), tuple(fits), steps, held, softened(found, temperature), temperature)
+        return CrossValidation(tuple(curves), tuple(fits), steps, held, softened(found, temperature), temperature, cut)
 
     def finish(self, told: CrossValidation, options: dict[str, Any]) -> LabelOutcome:
         """Fit the networks that are saved on all that has a label, for as many steps as the folds have found."""
-        members = self.members(told.steps)
+        members, cut = self.members(told.steps)
         whole = [one for one in members if one.steps >= told.steps]
         final = whole or members[:1] or [told.fits[0]]
         judgement = self.judged(told.held, told.found) if len(told.held) else None
-        stopped = self.stopped(told, whole)
+        reasons = (*(one.stopped for one in told.fits), told.cut, cut)
+        stopped = next((why for why in reasons if why in STOPPED), "")
         return LabelOutcome(
             self.checkpoint(final, told, judgement, options, stopped),
             (*told.fits, *members),
             judgement,
             stopped,
-            tuple(self.warnings(told, members, whole)),
+            tuple(self.warnings(told, members, whole, cut)),
         )
 
-    def stopped(self, told: CrossValidation, whole: list[Fit]) -> str:
-        """Why something was left out: "time", "signal", or "" where nothing was."""
-        short = len(told.curves) < len(self.plan.folds) or len(whole) < label_spec(self.plan.spec).members
-        return next((one.stopped for one in told.fits if one.stopped), "") or (self.clock.stopped() if short else "")
-
-    def members(self, steps: int) -> list[Fit]:
-        """The networks on all that has a label, as far as time allows."""
+    def members(self, steps: int) -> tuple[list[Fit], str]:
+        """The networks on all that has a label, as far as time allows, and why some are missing or short: "time",
+        "signal", "diverged", or "" where none is."""
         found: list[Fit] = []
         count = label_spec(self.plan.spec).members
         for member in range(count):
-            if found and self.clock.stopped((1 + FOLD_SHARE + member / count * FOLD_SHARE) / 2):
-                break
-            if self.clock.stopped() == "signal":
-                break
+            cut = self.clock.stopped((1 + FOLD_SHARE + member / count * FOLD_SHARE) / 2 if found else 1.0)
+            if cut == "signal" or (found and cut):
+                return found, cut
             try:
                 found.append(self.fit(self.plan.truth, member, None, f"network {member + 1}", 1.0, steps))
             except (NothingLearnedError, Interrupted):
-                break
-        return found
+                return found, self.clock.stopped() or DIVERGED
+        return found, next((one.stopped for one in found if one.stopped), "")
 
-    def warnings(self, told: CrossValidation, members: list[Fit], whole: list[Fit]) -> Iterator[tuple[str, str]]:
-        """(code, sentence) of what a user must know before trusting this model."""
+    def warnings(
+        self, told: CrossValidation, members: list[Fit], whole: list[Fit], cut: str
+    ) -> Iterator[tuple[str, str]]:
+        """(code, sentence) of what a user must know before trusting this model; `cut` is why networks are missing."""
         plan = self.plan
         wanted, folds = label_spec(plan.spec).members, len(plan.folds)
-        why = {"time": "Time was up", "signal": "Stopped by a signal"}.get(self.clock.stopped(), "Training diverged")
+        why = STOPPED.get(cut, "Training diverged")
+        early = STOPPED.get(
+            told.cut or next((one.stopped for one in told.fits if one.stopped), ""), "Training diverged"
+        )
         if len(told.curves) < folds:
-            yield "fewer_folds", f"{why}: {len(told.curves)} of {folds} folds have judged."
+            yield "fewer_folds", f"{early}: {len(told.curves)} of {folds} folds have judged."
         if not told.held.size:
-            yield "not_judged", f"{why} before judging: the model has no table."
+            yield "not_judged", f"{early} before judging: the model has no table."
         if not members:
             yield "not_refitted", f"{why} before the last fit: the network of the first fold was kept."
         elif not whole:
@@ -468,7 +500,7 @@ class LabelTrainer:
         if late:
             yield (
                 "class_not_judged",
-                f"Nothing is known of how well these classes are told, which come last only: {', '.join(late)}.",
+                f"Nothing is known of how well these classes are told, which {plan.alone}: {', '.join(late)}.",
             )
         recoveries = sum(one.recoveries for one in (*told.fits, *members))
         if recoveries:
@@ -540,7 +572,8 @@ class LabelTrainer:
         places = [np.flatnonzero(plan.held_out(fold)) for fold in range(len(plan.folds))]
         plain = np.empty((plan.truth.size, size))
         for learned, wanted in zip(plan.folds, places, strict=True):
-            plain[wanted] = majority(learned, wanted.size, size)
+            # What a stratified fold leaves lacks just what it asks for, and its shares would be wrong the more for it.
+            plain[wanted] = majority(learned if plan.every_row else plan.truth, wanted.size, size)
         near = neighbours(self.panel, plan.every_row, plan.folds, places, size)
         predictions = {MODEL: found, MAJORITY: plain[held], NEAREST: near[held]}
         return judge(predictions, plan.truth[held], plan.classes)
@@ -554,6 +587,8 @@ class LabelTrainer:
         stopped: str,
     ) -> Checkpoint:
         panel, plan = self.panel, self.plan
+        over, groups = units_of(panel, plan, told.held)
+        losses = unit_means(told.losses(plan.truth), groups)  # [U]
         labels = replace(label_spec(plan.spec), members=len(final), temperature=told.temperature)
         return Checkpoint(
             columns=panel.columns,
@@ -576,7 +611,10 @@ class LabelTrainer:
                 "seed": plan.seed,
                 "folds": len(told.curves),
                 "judged": len(told.held),
-                "spread": spread(told.losses(plan.truth)),
+                "units": losses.size,
+                "paired_over": over,
+                "unit_loss": float(losses.mean()) if losses.size else None,
+                "spread": spread(losses),
                 "class_counts": np.bincount(plan.truth[plan.truth >= 0], minlength=len(plan.classes)).tolist(),
                 "history": [],
                 "steps": final[0].steps,
@@ -595,7 +633,6 @@ class Curve:
         self.panel, self.fold, self.device = panel, fold, device
         self.held = np.flatnonzero(plan.held_out(fold))
         """Indices of the series, or rows, that are held out."""
-        self.of_rows = plan.every_row
         series = self.held if not plan.every_row else np.searchsorted(panel.offsets, self.held, "right") - 1
         self.wanted = np.isin(np.arange(panel.n_series), series)  # [N]
         self.found: dict[int, Floats] = {}
@@ -655,16 +692,25 @@ def best_steps(curves: list[Curve], plan: LabelPlan) -> tuple[int, Ints, Floats]
     return steps, held, said(steps)
 
 
-def units_of(panel: Panel, plan: LabelPlan, places: Ints) -> tuple[Paired, Ints]:
-    """What is paired, and the unit [G] of each place: series; of rows of few series, stretches with one label."""
+def units_of(panel: Panel, plan: LabelPlan, places: Ints, over: Paired | None = None) -> tuple[Paired, Ints]:
+    """What is paired, and the unit [G] of each place: series; of rows of few series, stretches with one label.
+
+    Of rows, `over` says which of the two; None is by the number of series.
+    """
     if not plan.every_row:
         return "series", np.arange(places.size)
     series = np.searchsorted(panel.offsets, places, "right") - 1
     numbers = np.unique(series, return_inverse=True)[1]
-    if not places.size or int(numbers.max()) + 1 >= ENOUGH_UNITS:
+    many = bool(places.size) and int(numbers.max()) + 1 >= ENOUGH_UNITS
+    if not places.size or over == "series" or (over is None and many):
         return "series", np.asarray(numbers)
     begins = (np.diff(series) != 0) | (np.diff(plan.truth[places]) != 0)
     return "stretches", np.concatenate([[0], np.cumsum(begins)])
+
+
+def unit_means(losses: Floats, groups: Ints) -> Floats:
+    """[U] means of losses [G] over the units `groups` [G]."""
+    return np.asarray(np.bincount(groups, losses) / np.bincount(groups))
 
 
 def certain(probabilities: Floats) -> Floats:

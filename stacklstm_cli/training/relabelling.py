@@ -30,7 +30,15 @@ from stacklstm_cli.evaluation.verdict import MODEL
 from stacklstm_cli.model.checkpoint import Checkpoint
 from stacklstm_cli.model.labels import Classifier, Flags, label_spec
 from stacklstm_cli.training.continuation import stored_config
-from stacklstm_cli.training.labels import CrossValidation, LabelPlan, LabelTrainer, plan_labels, surprises, units_of
+from stacklstm_cli.training.labels import (
+    CrossValidation,
+    LabelPlan,
+    LabelTrainer,
+    plan_labels,
+    surprises,
+    unit_means,
+    units_of,
+)
 from stacklstm_cli.training.loop import Fit, OnEvent
 from stacklstm_cli.training.promotion import (
     CHALLENGER,
@@ -179,15 +187,22 @@ def hold_labels(
     places = told.held[new]
     over, groups = units_of(panel, plan, places)
     if groups.size and int(groups.max()) + 1 >= ENOUGH_UNITS:
-        ours = told.found[new][:, :known]
-        return judged_on_new(champion, trainer, places, ours / ours.sum(1, keepdims=True), over, groups)
+        return judged_on_new(champion, trainer, places, among_known(told.found[new], known), over, groups)
     stored = champion.metrics.get(MODEL)
     if not stored or not told.held.size:
         return None, None
     old = truth < known
-    mine = score(told.found[old], truth[old], plan.classes).metrics()
+    ours = among_known(told.found[old], known)
+    mine = score(ours, truth[old], plan.classes[:known]).metrics()
     contest = LabelContest("folds", {CHAMPION: stored, CHALLENGER: mine}, int(old.sum()))
-    return contest, compare_tables(champion, told.losses(plan.truth)[old])
+    over, groups = units_of(panel, plan, told.held[old], champion.training.get("paired_over"))
+    return contest, compare_tables(champion, unit_means(surprises(ours, truth[old]), groups), over)
+
+
+def among_known(found: Floats, known: int) -> Floats:
+    """[G, known] probabilities of the classes that the champion knows, if it is one of them, from those of all."""
+    ours = found[:, :known]
+    return np.asarray(ours / ours.sum(1, keepdims=True))
 
 
 def judged_on_new(
@@ -207,7 +222,7 @@ def judged_on_new(
         CHALLENGER: score(ours, truth, classes).metrics(),
     }
     counts = np.bincount(groups)
-    losses = np.stack([np.bincount(groups, one) / counts for one in (surprises(ours, truth), theirs)])  # [2, U]
+    losses = np.stack([unit_means(one, groups) for one in (surprises(ours, truth), theirs)])  # [2, U]
     mine, other = losses.mean(axis=1).tolist()
     chance, interval = paired_test(losses, 1) if counts.size >= LEAST_UNITS else (math.nan, None)
     relative = (mine - other) / other if other else math.nan
@@ -234,20 +249,21 @@ def unseen(champion: Checkpoint, panel: Panel, every_row: bool) -> Flags:
     return np.asarray(place >= np.repeat(rows_seen(champion, panel, champion.data_to), panel.lengths))
 
 
-def compare_tables(champion: Checkpoint, losses: Floats) -> Comparison | None:
-    """The mean of `losses` [G] of the challenger beside the champion's, as two samples (Welch 1947).
+def compare_tables(champion: Checkpoint, losses: Floats, over: Paired) -> Comparison | None:
+    """The mean of `losses` [U] over the units of the challenger beside the champion's, as two samples (Welch 1947).
 
     None for a champion whose file tells neither its log loss nor how much that varies.
     """
-    theirs, deviation = champion.metrics[MODEL].get("log_loss"), champion.training.get("spread")
-    count = champion.training.get("judged", 0)
+    told = champion.training
+    theirs, deviation = told.get("unit_loss", champion.metrics[MODEL].get("log_loss")), told.get("spread")
+    count = told.get("units", told.get("judged", 0))
     if theirs is None or deviation is None or min(count, losses.size) < LEAST_UNITS:
         return None
     mine = float(losses.mean())
     error = math.sqrt(losses.var(ddof=1) / losses.size + deviation**2 / count)
     chance = two_sided((mine - theirs) / error, min(losses.size, count) - 1) if error else float(mine == theirs)
     relative = (mine - theirs) / theirs if theirs else math.nan
-    return Comparison("log_loss", mine - theirs, relative, None, chance, int(losses.size), "series")
+    return Comparison("log_loss", mine - theirs, relative, None, chance, int(losses.size), over)
 
 
 def label_entry(
