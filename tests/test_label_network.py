@@ -15,7 +15,8 @@ from stacklstm_cli.data.panel import Panel
 from stacklstm_cli.data.reading import read_panel
 from stacklstm_cli.model.classes import LabelSpec
 from stacklstm_cli.model.labels import Classifier, Convolutions, LabelNetwork, SeenNorm
-from stacklstm_cli.training.labels import MOST_PLACES, MOST_STEPS, WORK, LabelTrainer, plan_labels
+from stacklstm_cli.training.label_plan import MOST_PLACES, MOST_STEPS, WORK, plan_labels
+from stacklstm_cli.training.labels import LabelTrainer
 from stacklstm_cli.training.optimiser import AdamW, Group
 from stacklstm_cli.training.runtime import Clock
 

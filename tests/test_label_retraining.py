@@ -18,7 +18,7 @@ from stacklstm_cli.data.history import remember
 from stacklstm_cli.data.panel import Panel
 from stacklstm_cli.data.reading import read_panel
 from stacklstm_cli.model import checkpoint as checkpoints
-from stacklstm_cli.training.labels import plan_labels
+from stacklstm_cli.training.label_plan import plan_labels
 from stacklstm_cli.training.promotion import CHALLENGER, CHAMPION, look
 from stacklstm_cli.training.relabelling import (
     among_known,

@@ -17,7 +17,8 @@ from stacklstm_cli.data.panel import Panel
 from stacklstm_cli.data.reading import read_panel
 from stacklstm_cli.model import checkpoint as checkpoints
 from stacklstm_cli.model.labels import LabelNetwork
-from stacklstm_cli.training.labels import LabelLessons, LabelPlan, LabelTrainer, plan_labels, set_statistics
+from stacklstm_cli.training.label_plan import LabelPlan, plan_labels
+from stacklstm_cli.training.labels import LabelLessons, LabelTrainer, set_statistics
 from stacklstm_cli.training.runtime import Clock
 from tests.test_labels import TINY, rows, whole_series
 

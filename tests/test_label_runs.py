@@ -20,7 +20,8 @@ from stacklstm_cli.data.reading import read_panel
 from stacklstm_cli.errors import NothingLearnedError
 from stacklstm_cli.model import checkpoint as checkpoints
 from stacklstm_cli.training import resume
-from stacklstm_cli.training.labels import LabelOutcome, LabelPlan, LabelTrainer, plan_labels
+from stacklstm_cli.training.label_plan import LabelPlan, plan_labels
+from stacklstm_cli.training.labels import LabelOutcome, LabelTrainer
 from stacklstm_cli.training.resume import Resume
 from stacklstm_cli.training.runtime import Clock, Interrupted, Stopped
 from tests.commands import ok, run

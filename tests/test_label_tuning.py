@@ -18,8 +18,10 @@ from stacklstm_cli.config import DataConfig, MetricConfig, ModelConfig, SearchCo
 from stacklstm_cli.data.reading import read_panel
 from stacklstm_cli.evaluation.labels import fit_temperature
 from stacklstm_cli.model import checkpoint as checkpoints
+from stacklstm_cli.training.label_folds import Curve
+from stacklstm_cli.training.label_plan import plan_labels
 from stacklstm_cli.training.label_search import LabelTask
-from stacklstm_cli.training.labels import Curve, LabelTrainer, plan_labels
+from stacklstm_cli.training.labels import LabelTrainer
 from stacklstm_cli.training.runtime import Clock
 from stacklstm_cli.training.search import StoppedError, shortened_schedule
 from tests.test_labels import rows, whole_series

@@ -16,7 +16,7 @@ from stacklstm_cli.data.reading import read_panel
 from stacklstm_cli.model import checkpoint as checkpoints
 from stacklstm_cli.model.heads import LabelHead, Scaling
 from stacklstm_cli.model.labels import LabelNetwork, LabelWindows, label_windows
-from stacklstm_cli.training.labels import LabelPlan, plan_labels, split_series
+from stacklstm_cli.training.label_plan import LabelPlan, plan_labels, split_series
 from tests.commands import ok, run, table_of
 
 TINY = ("--hidden-size", "4", "--layers", "1", "--epochs", "6", "--batch-size", "8")

@@ -41,7 +41,7 @@ from stacklstm_cli.errors import StacklstmError
 from stacklstm_cli.training import runtime as machine
 from stacklstm_cli.training.defaults import Plan, resolve
 from stacklstm_cli.training.fitting import Trainer, describe, out_of_bounds
-from stacklstm_cli.training.labels import plan_labels
+from stacklstm_cli.training.label_plan import plan_labels
 from stacklstm_cli.training.lessons import Lessons
 from stacklstm_cli.training.study import Task
 

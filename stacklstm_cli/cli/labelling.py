@@ -47,13 +47,8 @@ from stacklstm_cli.model.classes import FORECASTS_ONLY
 from stacklstm_cli.model.inputs import unknown_categories
 from stacklstm_cli.model.labels import label_spec
 from stacklstm_cli.training import runtime as machine
-from stacklstm_cli.training.labels import (
-    LabelOutcome,
-    LabelPlan,
-    LabelTrainer,
-    plan_labels,
-    refuse_twice,
-)
+from stacklstm_cli.training.label_plan import LabelPlan, plan_labels, refuse_twice
+from stacklstm_cli.training.labels import LabelOutcome, LabelTrainer
 from stacklstm_cli.training.resume import Resume
 
 

@@ -16,8 +16,8 @@ from stacklstm_cli.errors import UsageError
 from stacklstm_cli.evaluation.backtest import Backtest
 from stacklstm_cli.training.defaults import Plan
 from stacklstm_cli.training.jobs import search
+from stacklstm_cli.training.label_plan import LabelPlan
 from stacklstm_cli.training.label_search import LabelTask, label_entries, roll_labels
-from stacklstm_cli.training.labels import LabelPlan
 from stacklstm_cli.training.runtime import Clock
 from stacklstm_cli.training.search import Candidate, Choice, answer, choose, judged_score, roll
 from stacklstm_cli.training.space import LAYERS, apply, build_space, option_names, start_params, words

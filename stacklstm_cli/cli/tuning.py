@@ -44,8 +44,9 @@ from stacklstm_cli.model.checkpoint import Checkpoint
 from stacklstm_cli.training import runtime as machine
 from stacklstm_cli.training.defaults import Plan, resolve
 from stacklstm_cli.training.fitting import Trainer, describe
+from stacklstm_cli.training.label_plan import LabelPlan, plan_labels
 from stacklstm_cli.training.label_search import LABEL_USUAL
-from stacklstm_cli.training.labels import LabelPlan, LabelTrainer, plan_labels
+from stacklstm_cli.training.labels import LabelTrainer
 from stacklstm_cli.training.space import USUAL
 
 

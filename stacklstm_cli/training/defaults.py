@@ -166,10 +166,9 @@ def refuse_uncountable(panel: Panel, model: ModelConfig) -> None:
 def transform_for(panel: Panel, plan: Plan, model: ModelConfig) -> str:
     """Logarithms of many series whose swings grow with their level, as far as the training part shows it.
 
-    Of a single series they were as often worse as better (benchmarks/RESULTS.md).
-
-    Those that negative values have too, as later rows may be negative. Not for what has no logarithm to learn or to
-    export: counts by their distribution, and lines across gaps; nor for means, which those of logarithms are not.
+    Of a single series they were as often worse as better (benchmarks/RESULTS.md). Those that negative values have too,
+    as later rows may be negative. Not for what has no logarithm to learn or to export: counts by their distribution,
+    and lines across gaps; nor for means, which those of logarithms are not.
     """
     if model.transform is not None:
         return model.transform

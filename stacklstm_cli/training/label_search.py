@@ -18,17 +18,9 @@ from stacklstm_cli.data.panel import Floats, Panel
 from stacklstm_cli.errors import DataError, NothingLearnedError, UsageError
 from stacklstm_cli.evaluation.labels import fit_temperature
 from stacklstm_cli.model.classes import FORECASTS_ONLY
-from stacklstm_cli.training.labels import (
-    Curve,
-    LabelPlan,
-    LabelTrainer,
-    best_steps,
-    certain,
-    plan_labels,
-    softened,
-    surprises,
-    units_of,
-)
+from stacklstm_cli.training.label_folds import Curve, best_steps, certain, softened, surprises, units_of
+from stacklstm_cli.training.label_plan import LabelPlan, plan_labels
+from stacklstm_cli.training.labels import LabelTrainer
 from stacklstm_cli.training.loop import OnEvent
 from stacklstm_cli.training.runtime import Clock, Interrupted
 from stacklstm_cli.training.search import Candidate, Rolling, StoppedError, shortened_schedule

@@ -30,15 +30,9 @@ from stacklstm_cli.evaluation.verdict import MODEL
 from stacklstm_cli.model.checkpoint import Checkpoint
 from stacklstm_cli.model.labels import Classifier, Flags, label_spec
 from stacklstm_cli.training.continuation import stored_config
-from stacklstm_cli.training.labels import (
-    CrossValidation,
-    LabelPlan,
-    LabelTrainer,
-    plan_labels,
-    surprises,
-    unit_means,
-    units_of,
-)
+from stacklstm_cli.training.label_folds import surprises, unit_means, units_of
+from stacklstm_cli.training.label_plan import LabelPlan, plan_labels
+from stacklstm_cli.training.labels import CrossValidation, LabelTrainer
 from stacklstm_cli.training.loop import Fit, OnEvent
 from stacklstm_cli.training.promotion import (
     CHALLENGER,
