@@ -29,18 +29,13 @@ from stacklstm_cli.model.dropout import Dropout
 from stacklstm_cli.model.heads import located_numbers
 from stacklstm_cli.model.inputs import CATEGORY_WIDTH, InputSpec, feature_width, table
 from stacklstm_cli.model.layers import StackSpec
+from stacklstm_cli.model.smoothing import Smoothing
 from stacklstm_cli.model.stack import Stack
 
 if TYPE_CHECKING:
     from stacklstm_cli.model.windows import Inputs
 
 ROLES: tuple[Role, ...] = ("past", "known", "static")
-SMOOTHING_RATES = (0.2, 0.5, 0.9)
-"""Of a level that follows its series slowly, and of two that follow it faster."""
-LEVEL_RATE = 0.4
-"""Of the level of a forecast without a season."""
-PATTERN_SEASONS = 3
-"""Most seasons averaged into a pattern; the newest alone is another."""
 LARGEST_FEATURE = 5.0
 """A number further out than so many deviations is held there: one false reading must not decide."""
 
@@ -79,7 +74,7 @@ class NetworkSpec:
     calendar_rows: int = 1
     """Rows to forecast that share what the calendar and the static covariates say of the first of them."""
     smoothing_season: int = 0
-    """Rows in the season of the smoothing forecasts that the state mixes into the linear one; 0 mixes none in."""
+    """Rows in the season of the forecasts by smoothing that the linear one is moved towards; 0 has none."""
 
     @property
     def steps(self) -> int:
@@ -176,33 +171,6 @@ class Decoder(nn.Module):
         return decoded.repeat_interleave(self.rows, -2)[..., : self.horizon, :]  # [..., H, K]
 
 
-class Mixture(nn.Module):
-    """Moves the linear forecast towards forecasts by smoothing, each as far as the state says.
-
-    One line suits all series on average; how fast a level follows and how much a season repeats differ between
-    series (Montero-Manso et al. 2020, "FFORMA", weigh whole methods by the features of a series). Starts at zero.
-    """
-
-    forecasts: Tensor
-    trend: Tensor
-
-    def __init__(self, spec: NetworkSpec) -> None:
-        super().__init__()
-        forecasts, trend = smoothing_forecasts(spec.context_length, spec.horizon, spec.smoothing_season)
-        self.register_buffer("forecasts", forecasts, persistent=False)  # [M, L, H]
-        self.register_buffer("trend", trend, persistent=False)  # [L, H]
-        self.shares = nn.Linear(spec.stack.pooled_size, len(forecasts) + 1)
-        nn.init.zeros_(self.shares.weight)
-        nn.init.zeros_(self.shares.bias)
-
-    def forward(self, state: Tensor, seen: Tensor, line: Tensor) -> Tensor:
-        """state [..., U], context seen [..., L], weights of the line [L, H] -> [..., H], to be added to the line."""
-        ways = torch.cat([self.forecasts - line, self.trend.unsqueeze(0)])  # [M + 1, L, H]
-        moves = torch.einsum("...l,mlh->...mh", seen, ways)  # [..., M + 1, H]
-        moved: Tensor = (self.shares(state).unsqueeze(-1) * moves).sum(-2)  # [..., H]
-        return moved
-
-
 class StackedRNN(nn.Module):
     """Raw numbers of the head for the next H normalised values, from the last L of them.
 
@@ -234,7 +202,8 @@ class StackedRNN(nn.Module):
         self.register_buffer("located", torch.tensor(located))
         self.skip = nn.Parameter(torch.zeros(length, horizon)) if spec.skip else None
         self.bias = nn.Parameter(torch.zeros(horizon, len(located)))
-        self.mixture = Mixture(spec) if spec.skip and spec.smoothing_season else None
+        width, season = spec.stack.pooled_size, spec.smoothing_season
+        self.smoothing = Smoothing(length, horizon, season, width) if spec.skip and season else None
         ahead = self.ahead_width
         self.decoder = Decoder(spec, ahead, len(located)) if ahead else None
 
@@ -268,8 +237,9 @@ class StackedRNN(nn.Module):
         if self.skip is not None:
             seen = self.seen_by_steps(inputs.context) if every_step else inputs.context  # [B, (S,) L]
             line: Tensor = seen @ (self.skip_start + self.skip)  # [B, (S,) H]
-            if self.mixture is not None:
-                line = line + self.mixture(state, seen, self.skip_start)
+            if self.smoothing is not None:
+                observed = self.seen_by_steps(inputs.observed) if every_step else inputs.observed  # [B, (S,) L]
+                line = self.smoothing(state, seen, observed, line)
             learned = learned + line.unsqueeze(-1) * self.located
         return learned + self.bias  # [B, (S,) H, K]
 
@@ -316,29 +286,3 @@ class StackedRNN(nn.Module):
                 static.view(-1, *(1,) * (len(ahead) - 1), static.shape[-1]).expand(*ahead, -1)
             )  # [B, (S,) H, E]
         return torch.cat(parts, -1)  # [B, H, E]
-
-
-def smoothing_forecasts(context_length: int, horizon: int, season: int) -> tuple[Tensor, Tensor]:
-    """Weights on a context of at least two seasons: of forecasts by smoothing [M, L, H], and of the trend [L, H].
-
-    A forecast is a level, the exponentially weighted mean of the newest two seasons freed from their pattern, and
-    that pattern (the mean of so many seasons, each less its own mean), or the level alone. The trend is the change
-    between the last two seasons' means, carried on.
-    """
-    rows = torch.eye(context_length, dtype=torch.float64, device="cpu")  # [L, L] each row's weights are its own value
-    ahead = torch.arange(horizon, device="cpu")
-
-    def smoothed(rate: float, pattern: Tensor) -> Tensor:
-        """pattern [season, L] -> [L, H]"""
-        weights = (1 - rate) ** torch.arange(2 * season, dtype=torch.float64, device="cpu")  # [2 season], newest first
-        level = weights / weights.sum() @ (rows[-2 * season :] - pattern.repeat(2, 1)).flip(0)  # [L]
-        return (level + pattern[ahead % season]).T
-
-    seasons = rows[-(context_length // season) * season :].view(-1, season, context_length)  # [seasons, season, L]
-    patterns = [
-        (newest - newest.mean(1, keepdim=True)).mean(0) for newest in (seasons[-1:], seasons[-PATTERN_SEASONS:])
-    ]
-    found = [smoothed(rate, pattern) for pattern in patterns for rate in SMOOTHING_RATES]
-    found.append(smoothed(LEVEL_RATE, torch.zeros_like(patterns[0])))
-    step = (seasons[-1].mean(0) - seasons[-2].mean(0)) / season  # [L]
-    return torch.stack(found).float(), (step.unsqueeze(1) * (ahead + 1)).float()

@@ -35,7 +35,9 @@ ENOUGH_CONTEXT = 336
 FAR_AHEAD = 3
 """Seasons, beyond which a horizon is long."""
 MANY_SERIES = 20
-"""From so many series on, they differ enough for the state to learn which of them which smoothing suits."""
+"""From so many series on, rules that hold for most of them can be told from the data."""
+SMOOTHED_SEASONS, MOST_SMOOTHED = 8, 0.5
+"""Seasons of context of many series, where they are not more than this share of a typical one."""
 DAY = 86_400
 """Seconds."""
 LEAST_WINDOWS = 8
@@ -292,7 +294,7 @@ def plan_for(
         transform=model.transform or "none",
         minimum=model.min,
         maximum=model.max,
-        smoothing_season=season if len(lengths) >= MANY_SERIES and 1 < season <= context // 2 else 0,
+        smoothing_season=season if 1 < season <= context // 2 else 0,
     )
     batch_size = training.batch_size or (32, 128, 256)[size]
     schedule = Schedule(
@@ -362,7 +364,8 @@ def default_horizon(lengths: Ints, season: int) -> int:
 def default_context(lengths: Ints, horizon: int, season: int) -> int:
     """Rows of context: more where the data can teach more weights, whole seasons, at least three of them.
 
-    At most `ENOUGH_CONTEXT` rows, also for a horizon that is longer, unless three seasons are.
+    At most `ENOUGH_CONTEXT` rows, also for a horizon that is longer, unless three seasons are. Of many series, more
+    seasons: over them it shows which smoothing suits a series.
     """
     typical = float(np.median(lengths))
     length = min(typical * math.sqrt(len(lengths)) / 10, 8 * horizon, ENOUGH_CONTEXT)
@@ -370,7 +373,10 @@ def default_context(lengths: Ints, horizon: int, season: int) -> int:
     length = min(length, max(typical / 3, horizon, season))
     rows = max(1, int(length))
     if season > 1:
-        return max(season, rows // season * season)
+        seasons = rows // season
+        if len(lengths) >= MANY_SERIES:
+            seasons = max(seasons, min(SMOOTHED_SEASONS, int(MOST_SMOOTHED * typical / season)))
+        return max(season, seasons * season)
     return next(length for length in range(rows, 0, -1) if length % default_patch(length, season) == 0)
 
 

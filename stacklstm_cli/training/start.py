@@ -10,7 +10,8 @@ Shape letters: B batch, L context, H horizon, K raw numbers of the head.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import torch
@@ -18,6 +19,8 @@ from torch import Tensor
 
 from stacklstm_cli.model.heads import build_head
 from stacklstm_cli.model.network import StackedRNN
+from stacklstm_cli.model.smoothing import Smoothing
+from stacklstm_cli.model.windows import Inputs
 from stacklstm_cli.training.lessons import Lessons
 
 MOST_WINDOWS = 20_000
@@ -30,6 +33,8 @@ SEASONS = 2
 """Seasons averaged by the forecast that a strong ridge shrinks to: half the noise of the seasonal naive one."""
 LARGEST_RESIDUAL = 10.0
 """In deviations of the window; larger ones are clipped, as least squares knows no outliers."""
+SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
+"""Shares of the forecast by smoothing tried beside each of them."""
 STRENGTHS = tuple(10.0 ** (power / 2) for power in range(-10, 6))
 """Ridge strengths tried, as shares of the mean eigenvalue of the windows' second moments."""
 
@@ -45,6 +50,8 @@ class Ridge:
     strength: float | None
     """None is the forecast that a strong ridge shrinks to itself."""
     towards: Towards = "seasons"
+    smoothing: float = 0.0
+    """Share of the forecast by smoothing, where the network has one; the rest is the linear one's."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +69,8 @@ class Start:
         with torch.no_grad():
             if network.skip is not None:
                 network.skip_start.copy_(self.skip)
+            if network.smoothing is not None:
+                network.smoothing.share.fill_(self.ridge.smoothing)
             network.bias.copy_(self.bias)
 
 
@@ -92,16 +101,36 @@ def choose_start(lessons: Lessons, validation: Lessons, season: int) -> Start:
     if not lessons.windows.spec.skip:
         return without_skip(lessons)
     path = solve(lessons, season)
-    ridges = [Ridge(strength, towards) for towards in get_args(Towards) for strength in (None, *STRENGTHS)]
-    weights = [path.weights(ridge) for ridge in ridges]  # each [L, H]
-    totals = [0.0] * len(ridges)
+    smoothing = smoothing_of(lessons)
+    shares = SHARES if smoothing else (0.0,)
+    lines = [Ridge(strength, towards) for towards in get_args(Towards) for strength in (None, *STRENGTHS)]
+    weights = [path.weights(ridge) for ridge in lines]  # each [L, H]
+    totals = torch.zeros(len(lines), len(shares), dtype=torch.float64)
     sample = validation.thinned(MOST_JUDGED)
     for lesson in sample.chunks(exact=True):
+        smoothed = smoothing(lesson.inputs) if smoothing else 0.0  # [B, H]
         for place, weight in enumerate(weights):
-            error = lesson.target - lesson.gain * (lesson.inputs.context @ weight)  # [B, H]
-            totals[place] += float((error.abs() * lesson.known).sum())
-    best = min(range(len(ridges)), key=totals.__getitem__)
-    return finish(lessons, ridges[best], weights[best])
+            line = lesson.inputs.context @ weight  # [B, H]
+            for at, share in enumerate(shares):
+                error = lesson.target - lesson.gain * (line + share * (smoothed - line))  # [B, H]
+                totals[place, at] += (error.abs() * lesson.known).sum().cpu()
+    best, at = divmod(int(totals.argmin()), len(shares))
+    return finish(lessons, replace(lines[best], smoothing=shares[at]), weights[best])
+
+
+def smoothing_of(lessons: Lessons) -> Callable[[Inputs], Tensor] | None:
+    """What forecasts by smoothing before anything is learned: windows -> [B, H]; None where the network does not."""
+    spec = lessons.windows.spec
+    if not spec.smoothing_season:
+        return None
+    smoothing = Smoothing(spec.context_length, spec.horizon, spec.smoothing_season, spec.stack.pooled_size)
+    smoothing = smoothing.to(lessons.windows.home, torch.float64)
+
+    def forecast(inputs: Inputs) -> Tensor:
+        with torch.no_grad():
+            return smoothing.smoothed(inputs.context, smoothing.merit(inputs.context, inputs.observed))  # [B, H]
+
+    return forecast
 
 
 def start_with(lessons: Lessons, ridge: Ridge, season: int) -> Start:
@@ -159,14 +188,16 @@ def seasonal_skip(context_length: int, horizon: int, season: int) -> Tensor:
 
 
 def finish(lessons: Lessons, ridge: Ridge, skip: Tensor) -> Start:
-    """Add what the head says of what the skip leaves over on training windows, per step of the horizon."""
+    """Add what the head says of what the forecast leaves over on training windows, per step of the horizon."""
     sample = lessons.thinned(max(1, min(MOST_JUDGED, MOST_RESIDUALS // lessons.windows.spec.horizon)))
-    left_over = torch.cat(
-        [
-            torch.where(lesson.known > 0, lesson.target / lesson.gain - lesson.inputs.context @ skip, math.nan)
-            for lesson in sample.chunks(exact=True)
-        ]
-    )  # [W, H]
+    smoothing = smoothing_of(lessons) if ridge.smoothing else None
+    left_over = []
+    for lesson in sample.chunks(exact=True):
+        forecast = lesson.inputs.context @ skip  # [B, H]
+        if smoothing:
+            forecast = forecast + ridge.smoothing * (smoothing(lesson.inputs) - forecast)
+        left_over.append(torch.where(lesson.known > 0, lesson.target / lesson.gain - forecast, math.nan))
     spec = lessons.windows.spec
-    bias = build_head(spec.loss, spec.quantiles, left_over.device).start(left_over)  # [H, K]
+    residuals = torch.cat(left_over)  # [W, H]
+    bias = build_head(spec.loss, spec.quantiles, residuals.device).start(residuals)  # [H, K]
     return Start(ridge, skip, bias)
