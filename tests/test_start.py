@@ -15,9 +15,11 @@ from stacklstm_cli.data.origins import Origins
 from stacklstm_cli.data.panel import Floats, Panel
 from stacklstm_cli.model.forecaster import Forecaster
 from stacklstm_cli.model.network import NetworkSpec, StackedRNN
+from stacklstm_cli.model.smoothing import Smoothing
 from stacklstm_cli.model.windows import Windows
 from stacklstm_cli.training.lessons import Lessons, lesson_origins, series_weights
 from stacklstm_cli.training.start import (
+    SHARES,
     STRENGTHS,
     Ridge,
     Start,
@@ -117,6 +119,58 @@ class TestRidge:
         found = start_with(lessons, Ridge(1e-5), 4)
         assert found.skip.isfinite().all()
         assert not found.bias.any()
+
+
+class TestSmoothing:
+    """The start beside forecasts by smoothing."""
+
+    SPEC = small_spec(context_length=12, horizon=3, location_length=4, scale_length=8, smoothing_season=4)
+
+    def parts(self) -> tuple[Lessons, Lessons]:
+        panel = gappy_panel()
+        return lessons_of(panel, [12, 12], [36, 40], self.SPEC), lessons_of(panel, [36, 40], [50, 60], self.SPEC)
+
+    def smoothed(self, lessons: Lessons) -> Floats:
+        """[W, H] of all windows, by a network of which nothing is learned."""
+        network = Smoothing(12, 3, 4, 5).double()
+        network.share.fill_(1.0)
+        inputs = lessons.batch(torch.arange(len(lessons)), exact=True).inputs
+        rows = len(inputs.context)
+        with torch.no_grad():
+            state, line = torch.zeros(rows, 5).double(), torch.zeros(rows, 3).double()
+            return network(state, inputs.context, inputs.observed, line).numpy()
+
+    def test_the_share_that_does_best_on_validation(self) -> None:
+        """Every ridge with every share, by hand."""
+        lessons, validation = self.parts()
+        found = choose_start(lessons, validation, 4)
+        context, target, known, gain = columns(validation)
+        smoothed, losses = self.smoothed(validation), {}
+        for towards in get_args(Towards):
+            for strength in (None, *STRENGTHS):
+                line = context @ direct(lessons, Ridge(strength, towards), 4)
+                for share in SHARES:
+                    error = np.abs(target - gain * ((1 - share) * line + share * smoothed)) * known
+                    losses[Ridge(strength, towards, share)] = error.sum()
+        assert losses[found.ridge] == pytest.approx(min(losses.values()), rel=1e-6)
+        assert len({ridge.smoothing for ridge in sorted(losses, key=losses.__getitem__)[:5]}) < len(SHARES)
+
+    @pytest.mark.parametrize("share", [0.0, 0.75])
+    def test_the_network_begins_there(self, share: float) -> None:
+        """What is left over has the quantiles of the bias, and the network adds both forecasts."""
+        lessons, _ = self.parts()
+        start = start_with(lessons, Ridge(0.1, "last", share), 4)
+        context, target, known, gain = columns(lessons)
+        forecast = (1 - share) * context @ start.skip.numpy() + share * self.smoothed(lessons)
+        left_over = np.where(known > 0, target / gain - forecast, np.nan)
+        np.testing.assert_allclose(start.bias[:, 1].numpy(), np.nanmedian(left_over, axis=0), atol=1e-6)
+        network = StackedRNN(self.SPEC).double()
+        start.apply_to(network)
+        network.eval()
+        inputs = lessons.batch(torch.arange(len(lessons)), exact=True).inputs
+        with torch.no_grad():
+            raw = network(inputs)
+        np.testing.assert_allclose(raw[..., 1].numpy(), forecast + start.bias[:, 1].numpy(), atol=1e-5)
 
 
 class TestSeasonal:

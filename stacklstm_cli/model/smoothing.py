@@ -29,8 +29,8 @@ TRENDS = ((0.0, 1.0), (0.1, 0.9), (0.3, 0.9), (0.1, 0.98))
 """Rate of the trend as a share of that of the level, and what is left of a trend after each row."""
 PATTERNS = (0, 1, 3)
 """Newest seasons averaged into the pattern that is taken off before smoothing and added to the forecast."""
-ORIGINS = 8
-"""Most rows of the context that forecasts are tried from."""
+ORIGINS, A_SEASON = 12, 6
+"""Rows of the context that forecasts are tried from, at most, and how many of them lie in one season."""
 TRIED_ROWS = 12
 """Rows of a season, at most, that a tried forecast is compared in."""
 MEMORY = 2
@@ -162,8 +162,8 @@ class Smoothing(nn.Module):
 def tried_origins(context_length: int, season: int) -> tuple[int, ...]:
     """How many rows before the end of a context forecasts are tried from, behind a season and a half at least."""
     most = context_length - max(3 * season // 2, LEAST_SEASON)
-    step = max(1, season // 4, -(-most // ORIGINS))
-    return tuple(range(step, most + 1, step)) or (max(1, min(season, context_length - 1)),)
+    step = max(1, season // A_SEASON)
+    return tuple(range(step, most + 1, step))[:ORIGINS] or (max(1, min(season, context_length - 1)),)
 
 
 def share_of(context_length: int, back: int, season: int) -> Tensor:

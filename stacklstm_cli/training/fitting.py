@@ -290,6 +290,7 @@ class Trainer:
                 "seed": plan.training.seed,
                 "start_strength": ridge.strength,
                 "start_towards": ridge.towards,
+                "start_smoothing": ridge.smoothing,
                 "steps": final.steps,
                 "epochs": final.epochs,
                 "rate": chosen.rate,

@@ -137,7 +137,8 @@ def cutoffs_of(panel: Panel, origins: Origins) -> Ints:
 def ridge_of(checkpoint: Checkpoint) -> Ridge:
     """That of the start of a saved model."""
     stored = checkpoint.training
-    return Ridge(stored.get("start_strength", UNTOLD_STRENGTH), stored.get("start_towards", "seasons"))
+    strength, smoothing = stored.get("start_strength", UNTOLD_STRENGTH), stored.get("start_smoothing", 0.0)
+    return Ridge(strength, stored.get("start_towards", "seasons"), smoothing)
 
 
 def plan_of(checkpoint: Checkpoint, panel: Panel) -> Plan:
