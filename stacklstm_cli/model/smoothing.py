@@ -67,9 +67,9 @@ class Smoothing(nn.Module):
     before: Tensor
     weight: Tensor
     reached: Tensor
-    tried: Tensor
     rows: Tensor
     phase: Tensor
+    tried_phase: Tensor
     share: Tensor
 
     def __init__(self, context_length: int, horizon: int, season: int, width: int) -> None:
@@ -80,10 +80,11 @@ class Smoothing(nn.Module):
         patterns = PATTERNS if season > 1 else PATTERNS[:1]
         self.kinds = (len(patterns), len(LEVEL_RATES), len(TRENDS))
         reach = min(horizon, max(LEAST_SEASON, season))
+        self.tried = tuple(range(0, reach, -(-reach // TRIED_ROWS)))  # A rows ahead
         with torch.device("cpu"):  # what follows from the spec has values also where the weights are only described
             origins = tried_origins(context_length, season)
             back = torch.tensor(origins).unsqueeze(1)  # [O, 1]
-            tried = torch.arange(0, reach, -(-reach // TRIED_ROWS))  # [A] rows ahead
+            tried = torch.tensor(self.tried)  # [A]
             rows = context_length - back + tried  # [O, A]
             before = torch.stack([share_of(context_length, one, season) for one in origins], 1)  # [L, O]
             weight = 0.5 ** (back / (MEMORY * max(LEAST_SEASON, season))) * (tried < back)  # [O, A]
@@ -96,9 +97,9 @@ class Smoothing(nn.Module):
                 "before": before.float(),
                 "weight": weight.float(),
                 "reached": reached.float(),
-                "tried": tried,
                 "rows": rows.clamp(max=context_length - 1),
                 "phase": torch.arange(horizon) % season,  # [H]
+                "tried_phase": tried % season,  # [A]
             }
         for name, values in tables.items():
             self.register_buffer(name, values, persistent=False)
@@ -130,7 +131,7 @@ class Smoothing(nn.Module):
         """
         level, trend, pattern = self.states(seen, self.earlier)  # [..., O, P, R, T], the same, [..., O, P, M]
         known = observed[..., self.rows] * self.weight * (observed @ self.before).unsqueeze(-1)  # [..., O, A]
-        freed = seen[..., self.rows].unsqueeze(-2) - pattern[..., self.phase[self.tried]]  # [..., O, P, A]
+        freed = seen[..., self.rows].unsqueeze(-2) - pattern[..., self.tried_phase]  # [..., O, P, A]
         errors = seen.new_zeros(*seen.shape[:-1], *self.kinds)  # [..., P, R, T]
         for at, ahead in enumerate(self.tried):
             error = (level + trend * self.reached[:, ahead] - freed[..., at, None, None]).abs()  # [..., O, P, R, T]

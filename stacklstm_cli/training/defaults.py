@@ -36,8 +36,6 @@ FAR_AHEAD = 3
 """Seasons, beyond which a horizon is long."""
 MANY_SERIES = 20
 """From so many series on, rules that hold for most of them can be told from the data."""
-SMOOTHED_SEASONS, MOST_SMOOTHED = 8, 0.5
-"""Seasons of context of many series, where they are not more than this share of a typical one."""
 DAY = 86_400
 """Seconds."""
 LEAST_WINDOWS = 8
@@ -364,8 +362,7 @@ def default_horizon(lengths: Ints, season: int) -> int:
 def default_context(lengths: Ints, horizon: int, season: int) -> int:
     """Rows of context: more where the data can teach more weights, whole seasons, at least three of them.
 
-    At most `ENOUGH_CONTEXT` rows, also for a horizon that is longer, unless three seasons are. Of many series, more
-    seasons: over them it shows which smoothing suits a series.
+    At most `ENOUGH_CONTEXT` rows, also for a horizon that is longer, unless three seasons are.
     """
     typical = float(np.median(lengths))
     length = min(typical * math.sqrt(len(lengths)) / 10, 8 * horizon, ENOUGH_CONTEXT)
@@ -373,10 +370,7 @@ def default_context(lengths: Ints, horizon: int, season: int) -> int:
     length = min(length, max(typical / 3, horizon, season))
     rows = max(1, int(length))
     if season > 1:
-        seasons = rows // season
-        if len(lengths) >= MANY_SERIES:
-            seasons = max(seasons, min(SMOOTHED_SEASONS, int(MOST_SMOOTHED * typical / season)))
-        return max(season, seasons * season)
+        return max(season, rows // season * season)
     return next(length for length in range(rows, 0, -1) if length % default_patch(length, season) == 0)
 
 
