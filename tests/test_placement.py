@@ -150,12 +150,12 @@ class TestNoChoice:
     @pytest.mark.parametrize("asked", ["auto", "float32", "bfloat16"])
     def test_nothing_is_tried_on_a_cpu_alone(self, asked: str) -> None:
         places = Places((CPU,), untried)
-        expected = "bfloat16" if asked == "bfloat16" else "float32"
-        assert places.settle(asked, no_work) == Place(CPU, expected)
+        expected = Place(CPU, "bfloat16") if asked == "bfloat16" else Place(CPU)
+        assert places.settle(asked, no_work, Clock()) == expected
         assert (places.explained(), places.as_dict()["tried"]) == ([], [])
 
     def test_nor_where_a_gpu_and_a_precision_are_named(self) -> None:
-        assert Places((CUDA,), untried).settle("float32", no_work) == Place(CUDA)
+        assert Places((CUDA,), untried).settle("float32", no_work, Clock()) == Place(CUDA)
 
     def test_a_trial_changes_no_model(self) -> None:
         """Nor do the random numbers that it draws."""
@@ -209,7 +209,7 @@ class TestResumed:
     @pytest.mark.parametrize("recalled", [None, {"device": "cuda:3", "precision": "float32"}, {}, "cpu"])
     def test_what_is_not_there_any_more_is_chosen_anew(self, recalled: Any) -> None:
         places = Places((CPU,))
-        assert places.settle("auto", no_work, recalled) == Place(CPU)
+        assert places.settle("auto", no_work, Clock(), recalled) == Place(CPU)
         assert not places.recalled
 
 

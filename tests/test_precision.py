@@ -34,7 +34,13 @@ PANEL = make_panel(wave(300, 1, 12), 9 * wave(260, 2, 12))
 
 
 def plan_for(precision: str, **model: Any) -> Plan:
-    options = {"layers": 1, "hidden_size": (6,), "context_length": 24, "patch_length": 4, "horizon": 6} | model
+    options: dict[str, Any] = {
+        "layers": 1,
+        "hidden_size": (6,),
+        "context_length": 24,
+        "patch_length": 4,
+        "horizon": 6,
+    } | model
     training = TrainingConfig(precision=precision, batch_size=32)
     plan = resolve(PANEL, ModelConfig(**options), training, MetricConfig(seasonality=12))
     schedule = replace(plan.schedule, max_steps=30, check_every=5, warmup=2, learning_rate=3e-3, patience=9)
@@ -210,6 +216,6 @@ def test_what_a_device_cannot_do_is_found_by_trying(monkeypatch: pytest.MonkeyPa
             raise RuntimeError("could not create a primitive descriptor")
 
     trains_bfloat16.cache_clear()
-    monkeypatch.setattr(precisions.nn, "LSTM", Refusing)
+    monkeypatch.setattr(torch.nn, "LSTM", Refusing)
     assert not trains_bfloat16(CPU)
     trains_bfloat16.cache_clear()

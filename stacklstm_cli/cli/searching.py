@@ -202,8 +202,7 @@ def run_search(
     """Search with a progress bar and until a signal; say what was found."""
     for line in announced(task):
         messages.note(line)
-    with clock.interruptible():
-        places.settle(task.training.precision, task.work)
+    places.settle(task.training.precision, task.work, clock)
     for line in places.explained():
         messages.note(line)
     progress = SearchProgress(messages.progress_stream, clock.max_time)

@@ -39,6 +39,8 @@ SMOOTHING_RATES = (0.2, 0.5, 0.9)
 """Of a level that follows its series slowly, and of two that follow it faster."""
 LEVEL_RATE = 0.4
 """Of the level of a forecast without a season."""
+WAYS = 2 * len(SMOOTHING_RATES) + 2
+"""Forecasts that a mixture moves the line towards: two patterns at each rate, a level alone, and the trend."""
 PATTERN_SEASONS = 3
 """Most seasons averaged into a pattern; the newest alone is another."""
 LARGEST_FEATURE = 5.0
@@ -192,16 +194,16 @@ class Mixture(nn.Module):
     def __init__(self, spec: NetworkSpec) -> None:
         super().__init__()
         forecasts, trend = smoothing_forecasts(spec.context_length, spec.horizon, spec.smoothing_season)
-        self.register_buffer("forecasts", forecasts, persistent=False)  # [M, L, H]
+        self.register_buffer("forecasts", forecasts, persistent=False)  # [WAYS - 1, L, H]
         self.register_buffer("trend", trend, persistent=False)  # [L, H]
-        self.shares = nn.Linear(spec.stack.pooled_size, len(forecasts) + 1)
+        self.shares = nn.Linear(spec.stack.pooled_size, WAYS)
         nn.init.zeros_(self.shares.weight)
         nn.init.zeros_(self.shares.bias)
 
     def forward(self, state: Tensor, seen: Tensor, line: Tensor) -> Tensor:
         """state [..., U], context seen [..., L], weights of the line [L, H] -> [..., H], to be added to the line."""
-        ways = torch.cat([self.forecasts - line, self.trend.unsqueeze(0)])  # [M + 1, L, H]
-        moves = torch.einsum("...l,mlh->...mh", seen, ways)  # [..., M + 1, H]
+        ways = torch.cat([self.forecasts - line, self.trend.unsqueeze(0)])  # [WAYS, L, H]
+        moves = torch.einsum("...l,mlh->...mh", seen, ways)  # [..., WAYS, H]
         moved: Tensor = (self.shares(state).unsqueeze(-1) * moves).sum(-2)  # [..., H]
         return moved
 

@@ -100,8 +100,7 @@ class Trainer:
         self.baselines = baselines
         self.learned = learned_units(panel, plan.spec)
         recalled = None if resume is None else resume.place
-        with clock.interruptible():
-            place = places_of(device).settle(plan.training.precision, self.work, recalled)
+        place = places_of(device).settle(plan.training.precision, self.work, clock, recalled)
         self.device, self.precision = place.device, place.precision
         if resume is not None:
             resume.place = place.as_dict()

@@ -84,7 +84,7 @@ def search(
         limit = Within(clock, None if rest is None else TIME_TO_SEARCH * rest)
         limit.start()
         places = places_of(device)
-        chosen = places.settle(task.training.precision, task.work)
+        chosen = places.settle(task.training.precision, task.work, limit)
         with helpers(task, kept, jobs, limit, chosen):
             explore(study, task, device=places, clock=limit, on_event=on_event)
         return candidates(study)

@@ -148,8 +148,7 @@ class LabelTrainer:
         self.panel, self.plan, self.clock, self.on_event = panel, plan, clock, on_event
         self.origins = label_windows(panel.lengths, plan.spec)
         recalled = None if resume is None else resume.place
-        with clock.interruptible():
-            place = places_of(device).settle(plan.precision, self.work, recalled)
+        place = places_of(device).settle(plan.precision, self.work, clock, recalled)
         self.device, self.precision = place.device, place.precision
         if resume is not None:
             resume.place = place.as_dict()

@@ -20,7 +20,7 @@ from stacklstm_cli.training.lessons import Lessons
 from stacklstm_cli.training.loop import WARM_STEPS, Schedule, ShuffledBatches, build_optimiser, train_step
 from stacklstm_cli.training.precision import Precision, trains_bfloat16, usable
 from stacklstm_cli.training.ranks import ALONE, Ranks, get_ranks
-from stacklstm_cli.training.runtime import prepare
+from stacklstm_cli.training.runtime import Clock, prepare
 from stacklstm_cli.training.shards import Network, Shards, multiplications, one_openmp_thread
 
 CPU = torch.device("cpu")
@@ -90,18 +90,21 @@ class Places:
         found.chosen = place
         return found
 
-    def settle(self, asked: str, work: Callable[[], Work], recalled: Any = None) -> Place:
+    def settle(self, asked: str, work: Callable[[], Work], clock: Clock, recalled: Any = None) -> Place:
         """The place to train at in the precision that was `asked` for, which may be `auto`.
 
         `recalled` is what `Place.as_dict` gave an interrupted run, which goes on there if it still can: on another
-        device it would not go on as it began. Raises `UsageError` where a device cannot do what was asked.
+        device it would not go on as it began. Raises `UsageError` where a device cannot do what was asked, and
+        `Interrupted` where a signal ends a trial.
         """
         if self.chosen is None:
             open_to = self.candidates(asked)
             self.chosen = next((place for place in open_to if place.as_dict() == recalled), None)
             self.recalled = self.chosen is not None and len(open_to) > 1
-            if self.chosen is None:
-                self.chosen = open_to[0] if len(open_to) == 1 else self.fastest(open_to, work())
+            if self.chosen is None and len(open_to) > 1:
+                with clock.interruptible():
+                    self.chosen = self.fastest(open_to, work())
+            self.chosen = self.chosen or open_to[0]
         return self.chosen
 
     def candidates(self, asked: str) -> list[Place]:
