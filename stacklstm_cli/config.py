@@ -273,15 +273,38 @@ class TrainingConfig(Checked):
         "none", "With --label: balanced counts every class alike, however rare.", choices=("none", "balanced")
     )
     seed: int = option(0, "Seed of everything random.", minimum=0, maximum=2**63 - 1)
+    precision: str = option(
+        "auto",
+        "Arithmetic of training: float32, bfloat16, or auto, which is float32 but on a GPU that is faster in bfloat16.",
+        choices=("auto", "float32", "bfloat16"),
+    )
 
 
 @dataclass(frozen=True)
 class RuntimeConfig(Checked):
-    """Where it runs."""
+    """Where a network is trained."""
 
-    device: str = option("auto", "auto, cpu, cuda, cuda:N or mps.")
+    device: str = option("auto", "cpu, cuda, cuda:N, mps, or auto: a CUDA device where a trial finds it faster.")
     threads: int | None = option(
-        None, "Threads of the CPU; they change no model.", minimum=1, maximum=1024, unset="found in training, else 1"
+        None,
+        "Threads of the CPU that share a training step; they change no model.",
+        minimum=1,
+        maximum=1024,
+        unset="as many as are fastest",
+    )
+
+
+@dataclass(frozen=True)
+class ForecastRuntimeConfig(RuntimeConfig):
+    """Where forecasts are computed."""
+
+    device: str = option("auto", "cpu, cuda, cuda:N, mps, or auto: a CUDA device for very many forecasts.")
+    threads: int | None = option(
+        None,
+        "Threads of the CPU that compute forecasts; the last digits may differ by them.",
+        minimum=1,
+        maximum=1024,
+        unset="1",
     )
 
 

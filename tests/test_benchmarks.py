@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
@@ -27,3 +28,11 @@ def test_speed_is_compared() -> None:
     told = subprocess.run(words, check=True, capture_output=True, text=True, timeout=600).stdout.splitlines()
     assert len(told) == 2
     assert all(float(number) > 0 for number in told[1].split()[-7:])
+    told = subprocess.run(
+        [*words, "--device", "cuda"], check=True, capture_output=True, text=True, timeout=600
+    ).stdout.splitlines()
+    if not torch.cuda.is_available():
+        assert told == ["no CUDA device here: nothing was measured"]
+        return
+    assert len(told) == 3
+    assert all(float(number) > 0 for number in told[2].split()[-7:])

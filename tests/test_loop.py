@@ -427,7 +427,7 @@ class TestDivergence:
         """The loss is finite, its gradient overflows: no weight is touched."""
         lessons = lessons_of(wave(60))
 
-        def overflowing(network: StackedRNN, lesson: Lesson, head: loop.Head) -> torch.Tensor:
+        def overflowing(network: StackedRNN, lesson: Lesson, *others: object) -> torch.Tensor:
             return masked_mean(lesson.known, lesson.known) + 0 * (network.bias * 1e-30).sqrt().sum()
 
         monkeypatch.setattr(shards, "lesson_loss", overflowing)

@@ -28,8 +28,8 @@ COMMANDS = {
     "train, tune, check": (config.DataConfig, config.SearchConfig),
     "train, tune, check, predict, evaluate, retrain": (config.ReadingConfig,),
     "export": (config.ExportConfig,),
-    "predict": (config.ForecastConfig, config.RuntimeConfig),
-    "evaluate": (config.EvaluationConfig, config.MetricConfig, config.RuntimeConfig),
+    "predict": (config.ForecastConfig, config.ForecastRuntimeConfig),
+    "evaluate": (config.EvaluationConfig, config.MetricConfig, config.ForecastRuntimeConfig),
     "every command": (config.OutputConfig,),
 }
 

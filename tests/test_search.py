@@ -307,6 +307,7 @@ def test_every_bounded_option_of_the_network_and_the_training_is_searched_or_set
     }
     task = {"dilations", "horizon", "quantiles", "interval", "loss", "max_time", "holdout", "refit", "seed"}
     task |= {"class_weights"}  # of labels, which are not searched
+    task |= {"precision"}  # of the arithmetic, which is to change no score
     assert bounded - set(SEARCHABLE) == task
 
 

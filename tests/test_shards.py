@@ -71,7 +71,7 @@ def gradients(spec: NetworkSpec, threads: int, size: int = 200) -> list[torch.Te
         loss = some.backward(torch.arange(size))
     found = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
     assert found
-    return [torch.tensor(loss), *found]
+    return [loss, *found]
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,7 @@ from stacklstm_cli.training.defaults import Plan, resolve
 from stacklstm_cli.training.fitting import Trainer, describe, out_of_bounds
 from stacklstm_cli.training.label_plan import plan_labels
 from stacklstm_cli.training.lessons import Lessons
+from stacklstm_cli.training.placement import training_places
 from stacklstm_cli.training.study import Task
 
 
@@ -101,7 +102,7 @@ def _findings(
     entries: tuple[str, ...],
 ) -> Iterator[dict[str, Any]]:
     """Part after part of the document, in the order in which `train` goes. Raises what `train` would."""
-    device = machine.prepare(RuntimeConfig(), trains=True)
+    places = training_places(RuntimeConfig())
     files = [_file(source, stdin) for source in sources]
     yield {"data": {"files": files}}
     panel = read_panel(sources, data, reading, stdin=io.BytesIO(stdin))
@@ -123,7 +124,7 @@ def _findings(
         task = plan_search(panel, plan, network, training, metrics, search, entries, named=True)
         planned |= _searched(task, planned["explained"])
     yield {"plan": planned}
-    trainer = Trainer(panel, plan, device=device, clock=machine.Clock(training.max_time))
+    trainer = Trainer(panel, plan, device=places, clock=machine.Clock(training.max_time))
     windows, lessons = estimate.count_windows(trainer)
     planned |= {"windows": {"train": windows.train, "choose": windows.choose}, "weights": windows.weights}
     yield {"warnings": _foreseen(trainer, windows), "advice": advice(panel, network, plan, understood, sample)}

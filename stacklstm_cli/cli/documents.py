@@ -21,6 +21,7 @@ from stacklstm_cli.model.checkpoint import Checkpoint
 from stacklstm_cli.training.defaults import Plan
 from stacklstm_cli.training.fitting import Outcome, describe, describe_backtest
 from stacklstm_cli.training.loop import Fit
+from stacklstm_cli.training.placement import Places
 from stacklstm_cli.training.runtime import Clock
 
 SCHEMA = 1
@@ -68,7 +69,7 @@ def judged(backtest: Backtest, step: int, metrics: MetricConfig) -> dict[str, An
 
 
 def training_document(
-    path: Path, panel: Panel, plan: Plan, outcome: Outcome, clock: Clock, metrics: MetricConfig
+    path: Path, panel: Panel, plan: Plan, outcome: Outcome, clock: Clock, places: Places, metrics: MetricConfig
 ) -> dict[str, Any]:
     """What `train` found."""
     document = envelope("train", path, panel, outcome.checkpoint, "stopped" if outcome.stopped else "ok")
@@ -76,12 +77,12 @@ def training_document(
         document |= judged(outcome.judgement, plan.spec.horizon, metrics)
     else:
         document |= {"verdict": f"Saved {path}; nothing was judged.", "comparison": None, "metrics": {}}
-    document["training"] = effort(outcome.fits, outcome.checkpoint, clock)
+    document["training"] = effort(outcome.fits, outcome.checkpoint, clock, places)
     return document
 
 
-def effort(fits: Sequence[Fit], checkpoint: Checkpoint, clock: Clock) -> dict[str, Any]:
-    """How much was trained and how fast: seconds are those of the clock, speed is that of steady state."""
+def effort(fits: Sequence[Fit], checkpoint: Checkpoint, clock: Clock, places: Places) -> dict[str, Any]:
+    """How much was trained, where and how fast: seconds are those of the clock, speed is that of steady state."""
     timed = [fit for fit in fits if fit.windows_per_second]
     steady = sum(fit.windows / fit.windows_per_second for fit in timed if fit.windows_per_second)
     return {
@@ -93,6 +94,7 @@ def effort(fits: Sequence[Fit], checkpoint: Checkpoint, clock: Clock) -> dict[st
         "epochs": checkpoint.training["epochs"],
         "steps": checkpoint.training["steps"],
         "processes": fits[0].processes,
+        **places.as_dict(),
     }
 
 

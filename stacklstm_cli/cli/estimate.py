@@ -16,11 +16,14 @@ from stacklstm_cli.data.panel import Panel
 from stacklstm_cli.errors import NothingLearnedError
 from stacklstm_cli.model.heads import located_numbers
 from stacklstm_cli.model.network import StackedRNN
+from stacklstm_cli.model.smoothing import smoothing_numbers
 from stacklstm_cli.training.defaults import Plan
 from stacklstm_cli.training.fitting import Trainer
 from stacklstm_cli.training.lessons import Lessons, chunk_size, lesson_origins
 from stacklstm_cli.training.loop import WARM_STEPS
+from stacklstm_cli.training.placement import CPU
 from stacklstm_cli.training.runtime import Clock
+from stacklstm_cli.training.shards import multiplications, shard_count
 from stacklstm_cli.training.start import MOST_JUDGED, MOST_WINDOWS, STRENGTHS, Ridge, Start
 
 IMPORTS = 350_000_000
@@ -86,15 +89,25 @@ def memory(panel: Panel, plan: Plan, windows: Windows, text: int) -> Memory:
     # Six tensors of the decoder's width for each row to forecast are kept for the backward pass.
     decodes = spec.inputs.cycles or spec.inputs.holidays or spec.inputs.of("known", "static")
     decoded = 4 * 6 * batch * (ahead // spec.calendar_rows) * spec.stack.hidden_sizes[-1] if decodes else 0
+    shards = shard_count(batch, multiplications(spec, every_step=plan.schedule.every_step), CPU)
+    # Weights, their average, two moments, the copy to go back to of these, the best ones, and a gradient of each shard.
+    learned = 4 * (9 + shards) * windows.weights
+    smoothed = smoothed_judged = smoothed_start = 0
+    if spec.skip and spec.smoothing_season:
+        chunk = min(chunk_size(spec), windows.train)
+        matrices, window = smoothing_numbers(length, spec.smoothing_season)
+        smoothed = 4 * (matrices + window * batch * (spec.steps if plan.schedule.every_step else 1))
+        smoothed_judged, smoothed_start = 4 * (matrices + window * chunk), 8 * (matrices + window * chunk)
     start = 8 * (
         4 * length**2 + (2 * len(STRENGTHS) + 6) * length * horizon + 3 * min(MOST_JUDGED, windows.train) * horizon
     )
+    trained = states + outputs + decoded + smoothed
     return Memory(
         imports=IMPORTS,
         reading=reading_memory(panel, text),
         data=41 * rows + 2 * covariates,
         windows=64 * windows.train + 16 * windows.choose,
-        network=4 * 8 * windows.weights + gathered + max(states + outputs + decoded, judged + outputs, start),
+        network=learned + gathered + max(trained, judged + outputs + smoothed_judged, start + smoothed_start),
     )
 
 

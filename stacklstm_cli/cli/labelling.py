@@ -49,6 +49,7 @@ from stacklstm_cli.model.labels import label_spec
 from stacklstm_cli.training import runtime as machine
 from stacklstm_cli.training.label_plan import LabelPlan, plan_labels, refuse_twice
 from stacklstm_cli.training.labels import LabelOutcome, LabelTrainer
+from stacklstm_cli.training.placement import Places, training_places
 from stacklstm_cli.training.resume import Resume
 
 
@@ -101,7 +102,7 @@ def train(
     """Train, save, report; returns the exit status."""
     refuse_forecasting(typed, str(data.label))
     with clock.interruptible():
-        device = machine.prepare(runtime, trains=True)
+        places = training_places(runtime)
     refuse_overwriting("--model", path, sources)
     check_writable(path)
     check_output(output, path, *sources)
@@ -114,7 +115,7 @@ def train(
         searched = None
         if entries:
             task = plan_search(panel, plan, network, training, MetricConfig(), search, entries, named=True)
-            searched = run_search(task, search, StudyConfig(), device=device, clock=clock, messages=messages)
+            searched = run_search(task, search, StudyConfig(), places=places, clock=clock, messages=messages)
             network, training = chosen_configs(searched, network, training)
             plan = plan_labels(panel, network, training)
             clock.restart()
@@ -122,7 +123,9 @@ def train(
             messages.note(line)
         resume = Resume(path, use=run.resume, on_note=messages.note, on_warning=messages.warning)
         with TrainingProgress(messages.progress_stream) as progress:
-            trainer = LabelTrainer(panel, plan, device=device, clock=clock, on_event=progress.update, resume=resume)
+            trainer = LabelTrainer(panel, plan, device=places, clock=clock, on_event=progress.update, resume=resume)
+            for line in places.explained() if searched is None else []:
+                messages.note(line)
             try:
                 outcome = trainer.run(checkpoints.given_options(data, reading, network, training))
             except machine.Interrupted:
@@ -134,7 +137,7 @@ def train(
     messages.note(f"saved {path}")
     for code, text in outcome.warnings:
         messages.warning(code, text)
-    document = training_document(path, panel, plan, outcome, clock)
+    document = training_document(path, panel, plan, outcome, clock, places)
     document |= {} if searched is None else {"search": searched.document(None)}
 
     def picture() -> Any:
@@ -149,7 +152,7 @@ def train(
 
 
 def training_document(
-    path: Path, panel: Panel, plan: LabelPlan, outcome: LabelOutcome, clock: machine.Clock
+    path: Path, panel: Panel, plan: LabelPlan, outcome: LabelOutcome, clock: machine.Clock, places: Places
 ) -> dict[str, Any]:
     """What `train` found."""
     document = envelope("train", path, panel, outcome.checkpoint, "stopped" if outcome.stopped else "ok")
@@ -158,7 +161,7 @@ def training_document(
     else:
         how = "each by a network that had not seen it"
         document |= label_parts(outcome.judgement, panel.columns.targets[0], each_of(plan.every_row), how)
-    document["training"] = effort(outcome.fits, outcome.checkpoint, clock) | {
+    document["training"] = effort(outcome.fits, outcome.checkpoint, clock, places) | {
         "folds": outcome.checkpoint.training["folds"],
         "networks": label_spec(outcome.checkpoint.spec).members,
     }

@@ -14,8 +14,6 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from stacklstm_cli.cli.documents import envelope
 from stacklstm_cli.cli.grids import plain
 from stacklstm_cli.cli.labelling import each_of, refuse_given
@@ -39,6 +37,7 @@ from stacklstm_cli.model.classes import FORECASTS_ONLY
 from stacklstm_cli.model.lineage import finish_swap, keep_earlier
 from stacklstm_cli.training import promotion
 from stacklstm_cli.training import runtime as machine
+from stacklstm_cli.training.placement import Places, training_places
 from stacklstm_cli.training.promotion import CHALLENGER, CHAMPION, EXPLANATIONS, LEVEL, Retrained
 from stacklstm_cli.training.relabelling import LABEL_SCORES, LabelContest, LabelRetrained, retrain_labels
 from stacklstm_cli.training.resume import Resume
@@ -93,9 +92,9 @@ def retrain(
         check_appendable(config.log)
     with logged(config.log, path, clock) as line:
         with clock.interruptible():
-            device = machine.prepare(runtime, trains=True)
+            places = training_places(runtime)
         with locked(path, run, messages, clock):
-            night = work(sources, path, config, reading, typed, run, device, messages, clock)
+            night = work(sources, path, config, reading, typed, run, places, messages, clock)
         document = finished(night_document(night, config), messages)
         status = exit_status(night, config)
         line |= log_line(document, status)
@@ -123,7 +122,7 @@ def work(
     reading: ReadingConfig,
     typed: Overrides,
     run: RunConfig,
-    device: torch.device,
+    places: Places,
     messages: Messages,
     clock: machine.Clock,
 ) -> Night:
@@ -152,7 +151,7 @@ def work(
                 changed,
                 config,
                 typed,
-                device=device,
+                device=places,
                 clock=clock,
                 on_event=progress.update,
                 resume=resume,
@@ -164,6 +163,8 @@ def work(
         keep_earlier(path, config.keep)
         checkpoints.save(found.checkpoint, path)
     resume.close(ended=True)
+    for line in places.explained():
+        messages.note(line)
     tell_found(found, messages)
     return Night(path, champion, panel, changed, found)
 

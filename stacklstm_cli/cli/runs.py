@@ -9,7 +9,7 @@ import dataclasses
 import time
 from collections.abc import Collection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -26,6 +26,7 @@ from stacklstm_cli.cli.searching import chosen_configs, entries_of, plan_search,
 from stacklstm_cli.config import (
     DataConfig,
     ForecastConfig,
+    ForecastRuntimeConfig,
     MetricConfig,
     ModelConfig,
     OutputConfig,
@@ -53,10 +54,8 @@ from stacklstm_cli.model.frame import attention_frame, forecast_frame
 from stacklstm_cli.model.inputs import MOST_CATEGORIES, unknown_categories
 from stacklstm_cli.training import runtime as machine
 from stacklstm_cli.training.loop import OnEvent
+from stacklstm_cli.training.placement import Places, forecasting_device, training_places
 from stacklstm_cli.training.ranks import Ranks
-
-if TYPE_CHECKING:
-    import torch
 
 
 def train(
@@ -93,9 +92,9 @@ def train(
         from stacklstm_cli.training.fitting import Trainer
         from stacklstm_cli.training.resume import Resume
 
-        device = machine.prepare(runtime, trains=True, ranks=ranks)
+        places = training_places(runtime, ranks)
     if not ranks.leads:
-        return follow(ranks, sources, path, data, reading, network, training, metrics, device, clock)
+        return follow(ranks, sources, path, data, reading, network, training, metrics, places, clock)
     refuse_overwriting("--model", path, sources)
     check_writable(path)
     check_output(output, path, *sources)
@@ -111,7 +110,7 @@ def train(
         found = None
         if entries:
             task = plan_search(panel, plan, network, training, metrics, search, entries, named=True)
-            found = run_search(task, search, StudyConfig(), device=device, clock=clock, messages=messages)
+            found = run_search(task, search, StudyConfig(), places=places, clock=clock, messages=messages)
             network, training = chosen_configs(found, network, training)
             plan = resolve(panel, network, training, metrics)
             clock.restart()
@@ -123,11 +122,13 @@ def train(
             messages.note(line)
         resume = Resume(path, use=run.resume, on_note=messages.note, on_warning=messages.warning)
         losses = Losses()
-        with TrainingProgress(messages.progress_stream) as progress, ranks.together(device):
+        with TrainingProgress(messages.progress_stream) as progress, ranks.together(places.devices[0]):
             on_event = each_of(progress.update, losses.update)
             trainer = Trainer(
-                panel, plan, device=device, clock=clock, on_event=on_event, baselines=baselines, resume=resume
+                panel, plan, device=places, clock=clock, on_event=on_event, baselines=baselines, resume=resume
             )
+            for line in places.explained() if found is None else []:
+                messages.note(line)
             try:
                 outcome = trainer.run(checkpoints.given_options(data, reading, network, training))
             except PeerLostError:
@@ -145,7 +146,7 @@ def train(
         messages.warning(code, text)
     if outcome.judgement is not None:
         diagnosed(outcome.judgement, messages)
-    document = training_document(path, panel, plan, outcome, clock, metrics)
+    document = training_document(path, panel, plan, outcome, clock, places, metrics)
     document |= {} if found is None else {"search": found.document(outcome.judgement)}
     with drawn(pictures, messages, lambda: training_picture(losses, outcome, "Losses of the training", path.name)):
         write_document(finished(document, messages), output)
@@ -161,7 +162,7 @@ def follow(
     network: ModelConfig,
     training: TrainingConfig,
     metrics: MetricConfig,
-    device: torch.device,
+    places: Places,
     clock: machine.Clock,
 ) -> int:
     """`train` in a process that does not lead: the same steps, nothing written, and an error shown if it is its own."""
@@ -172,8 +173,8 @@ def follow(
     try:
         panel = read_panel(sources, data, reading)
         plan = resolve(panel, network, training, metrics)
-        with ranks.together(device):
-            Trainer(panel, plan, device=device, clock=clock, resume=Resume(path)).run({})
+        with ranks.together(places.devices[0]):
+            Trainer(panel, plan, device=places, clock=clock, resume=Resume(path)).run({})
     except StacklstmError:
         begin = time.monotonic()
         while time.monotonic() - begin < SECONDS_TO_BE_ENDED:
@@ -206,7 +207,7 @@ def predict(
     path: Path,
     config: ForecastConfig,
     reading: ReadingConfig,
-    runtime: RuntimeConfig,
+    runtime: ForecastRuntimeConfig,
     output: OutputConfig,
     pictures: PictureConfig,
     messages: Messages,
@@ -223,12 +224,13 @@ def predict(
         from stacklstm_cli.cli import labelling
 
         panel = labelling.read_for(saved, sources, reading, messages)
+        device = forecasting_device(runtime, device, saved.spec, panel.n_series)
         given = labelling.differing(config, pictures)
         labelling.predict(saved, panel, path, device, given, output, messages)
         return
     panel = read(sources, saved.data_config, reading, messages, saved, path, config.future)
     horizon = config.horizon or saved.spec.horizon
-    forecaster = saved.forecaster(device)
+    forecaster = saved.forecaster(forecasting_device(runtime, device, saved.spec, panel.n_series))
     forecaster.check(horizon, [])
     if config.future_template:
         frame = future_template(panel, horizon)

@@ -28,11 +28,11 @@ from stacklstm_cli.config import (
     BASELINES,
     POINT_LOSSES,
     EvaluationConfig,
+    ForecastRuntimeConfig,
     MetricConfig,
     OutputConfig,
     PictureConfig,
     ReadingConfig,
-    RuntimeConfig,
     option_name,
 )
 from stacklstm_cli.data.opening import require_files
@@ -50,6 +50,7 @@ from stacklstm_cli.model.forecaster import Forecaster
 from stacklstm_cli.model.frame import backtest_frames, refuse_backtest_clash
 from stacklstm_cli.training import runtime as machine
 from stacklstm_cli.training.defaults import season_of
+from stacklstm_cli.training.placement import forecasting_device
 from stacklstm_cli.training.refitting import Refitting
 
 Compare = Callable[[Any, str], str]
@@ -64,7 +65,7 @@ def evaluate(
     config: EvaluationConfig,
     reading: ReadingConfig,
     metrics: MetricConfig,
-    runtime: RuntimeConfig,
+    runtime: ForecastRuntimeConfig,
     output: OutputConfig,
     pictures: PictureConfig,
     messages: Messages,
@@ -88,6 +89,7 @@ def evaluate(
         from stacklstm_cli.cli import labelling
 
         panel = labelling.read_for(saved, sources, reading, messages)
+        device = forecasting_device(runtime, device, saved.spec, panel.n_series)
         given = labelling.differing(config, metrics) - {"in_sample", "fail_if_worse_than"}
         worst = config.fail_if_worse_than
         labelling.evaluate(saved, panel, path, device, given, output, pictures, messages, worst)
@@ -96,6 +98,9 @@ def evaluate(
     panel = read(sources, saved.data_config, reading, messages, saved, path)
     if config.forecasts is not None:
         refuse_backtest_clash(panel)
+    most = panel.values.size // (config.step or saved.spec.horizon)
+    windows = most if config.origins is None else min(most, config.origins * panel.n_series)
+    device = forecasting_device(runtime, device, saved.spec, windows)
     with refits(saved, panel, config.refit_every, messages) as refitting:
         scored = score(saved, panel, config, metrics, device, refitting, messages.note)
     messages.note(scored.explanation)

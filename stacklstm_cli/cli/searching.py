@@ -6,8 +6,6 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from stacklstm_cli.cli.messages import Messages
 from stacklstm_cli.cli.progress import SearchProgress
 from stacklstm_cli.config import MetricConfig, ModelConfig, SearchConfig, StudyConfig, TrainingConfig, option_name
@@ -18,6 +16,7 @@ from stacklstm_cli.training.defaults import Plan
 from stacklstm_cli.training.jobs import search
 from stacklstm_cli.training.label_plan import LabelPlan
 from stacklstm_cli.training.label_search import LabelTask, label_entries, roll_labels
+from stacklstm_cli.training.placement import Places
 from stacklstm_cli.training.runtime import Clock
 from stacklstm_cli.training.search import Candidate, Choice, answer, choose, judged_score, roll
 from stacklstm_cli.training.space import LAYERS, apply, build_space, option_names, start_params, words
@@ -196,16 +195,19 @@ def run_search(
     config: SearchConfig,
     study: StudyConfig,
     *,
-    device: torch.device,
+    places: Places,
     clock: Clock,
     messages: Messages,
 ) -> Found:
     """Search with a progress bar and until a signal; say what was found."""
     for line in announced(task):
         messages.note(line)
+    places.settle(task.training.precision, task.work, clock)
+    for line in places.explained():
+        messages.note(line)
     progress = SearchProgress(messages.progress_stream, clock.max_time)
     with progress:
-        tried = search(task, study.study, study.jobs, device=device, clock=clock, on_event=progress.searched)
+        tried = search(task, study.study, study.jobs, device=places, clock=clock, on_event=progress.searched)
     found = Found(task, config.pick, tuple(tried), choose(tried, config.pick, task.rolling.overlap))
     for one in tried:
         if one.state == "failed":

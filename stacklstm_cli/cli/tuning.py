@@ -47,6 +47,7 @@ from stacklstm_cli.training.fitting import Trainer, describe
 from stacklstm_cli.training.label_plan import LabelPlan, plan_labels
 from stacklstm_cli.training.label_search import LABEL_USUAL
 from stacklstm_cli.training.labels import LabelTrainer
+from stacklstm_cli.training.placement import training_places
 from stacklstm_cli.training.space import USUAL
 
 
@@ -76,7 +77,7 @@ def tune(
     else:
         refuse_label_options(typed)
     with clock.interruptible():
-        device = machine.prepare(runtime, trains=True)
+        places = training_places(runtime)
     kept = [study.study] if study.study is not None and "://" not in study.study else []
     taken: list[str | Path] = [*sources, *([path] if path is not None else [])]
     if path is not None:
@@ -95,7 +96,7 @@ def tune(
         for line in plan.explained():
             messages.note(line)
         given = typed_words(typed, data, reading, network, training, metrics, runtime)
-        found = run_search(task, search, study, device=device, clock=clock, messages=messages)
+        found = run_search(task, search, study, places=places, clock=clock, messages=messages)
         if found.choice is None:
             raise nothing_found(clock)
         network, training = chosen_configs(found, network, training)
@@ -108,7 +109,7 @@ def tune(
         clock.restart()
         with TrainingProgress(messages.progress_stream) as progress:
             options = checkpoints.given_options(data, reading, network, training)
-            how: dict[str, Any] = {"device": device, "clock": clock, "on_event": progress.update}
+            how: dict[str, Any] = {"device": places, "clock": clock, "on_event": progress.update}
             try:
                 if isinstance(plan, LabelPlan):
                     if path is not None:

@@ -117,6 +117,7 @@ class Features(nn.Module):
     Mean and deviation of the numbers are those of the training part (`set_statistics`).
     """
 
+    places: Tensor
     mean: Tensor
     deviation: Tensor
 
@@ -124,6 +125,8 @@ class Features(nn.Module):
         super().__init__()
         self.numbers = [at for at, one in enumerate(covariates) if one.categories is None]
         self.texts = [at for at, one in enumerate(covariates) if one.categories is not None]
+        places = torch.tensor(self.numbers, dtype=torch.int64, device="cpu")
+        self.register_buffer("places", places, persistent=False)  # a list would be copied to a GPU at every step
         self.register_buffer("mean", torch.zeros(len(self.numbers)))
         self.register_buffer("deviation", torch.ones(len(self.numbers)))
         # Zero, and none of torch's random numbers: a category that training never meets stays as good as unknown,
@@ -135,7 +138,7 @@ class Features(nn.Module):
 
     def forward(self, covariates: Tensor) -> Tensor:
         """[..., C], NaN where missing -> [..., E]"""
-        raw = covariates[..., self.numbers]  # [..., C']
+        raw = covariates[..., self.places]  # [..., C']
         missing = raw.isnan()
         numbers = ((raw - self.mean) / self.deviation).clamp(-LARGEST_FEATURE, LARGEST_FEATURE)
         parts = [numbers.masked_fill(missing, 0.0), missing.to(numbers)]
@@ -236,12 +239,14 @@ class StackedRNN(nn.Module):
             learned = learned + self.decoder(state, self.ahead(inputs))
         if self.skip is not None:
             seen = self.seen_by_steps(inputs.context) if every_step else inputs.context  # [B, (S,) L]
-            line: Tensor = seen @ (self.skip_start + self.skip)  # [B, (S,) H]
-            if self.smoothing is not None:
-                observed = self.seen_by_steps(inputs.observed) if every_step else inputs.observed  # [B, (S,) L]
-                line = self.smoothing(state, seen, observed, line)
+            # Most of a forecast is this line: rounded to eight bits it would err by more than the stack can learn.
+            with torch.autocast(seen.device.type, enabled=False):
+                line: Tensor = seen @ (self.skip_start + self.skip)  # [B, (S,) H]
+                if self.smoothing is not None:
+                    observed = self.seen_by_steps(inputs.observed) if every_step else inputs.observed  # [B, (S,) L]
+                    line = self.smoothing(state.to(seen), seen, observed, line)
             learned = learned + line.unsqueeze(-1) * self.located
-        return learned + self.bias  # [B, (S,) H, K]
+        return learned + self.bias  # [B, (S,) H, K] in the precision of the bias
 
     def attention_weights(self, inputs: Inputs) -> Tensor:
         """[B, S] how much each step of the context counts beside the newest, 1 in total. Only with attention."""

@@ -160,6 +160,14 @@ class Smoothing(nn.Module):
         return level.view(*shape, *self.kinds), trend.view(*shape, *self.kinds), pattern
 
 
+def smoothing_numbers(context_length: int, season: int) -> tuple[int, int]:
+    """How many numbers the matrices hold, and how many each window takes: of states, errors and their products."""
+    length = min(context_length, max(LEAST_LENGTH, SEASONS * season))
+    kinds = len(PATTERNS) * len(LEVEL_RATES) * len(TRENDS)
+    states, origins = 2 * kinds + len(PATTERNS) * season, len(tried_origins(length, season))
+    return (1 + origins) * length * states, (1 + origins) * states + 3 * origins * kinds
+
+
 def tried_origins(context_length: int, season: int) -> tuple[int, ...]:
     """How many rows before the end of a context forecasts are tried from, behind a season and a half at least."""
     most = context_length - max(3 * season // 2, LEAST_SEASON)

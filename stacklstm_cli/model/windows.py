@@ -83,6 +83,7 @@ class Windows:
         self.offsets = torch.as_tensor(panel.offsets, device=self.home)  # [N + 1]
         self.steps_back = torch.arange(-spec.context_length, 0, device=self.home)  # [L]
         self.steps_ahead = torch.arange(spec.horizon, device=self.home)  # [H]
+        self.rows_after_steps = spec.rows_after_steps.to(self.home)  # [S]
         self.covariates = CovariateRows(panel, spec, self.home)
 
     def batch(self, series: Tensor, rows: Tensor, *, every_step: bool = False) -> Batch:
@@ -104,7 +105,7 @@ class Windows:
         inside = index >= begin  # [B, L]
         origins = rows
         if every_step:
-            earlier = (end - self.offsets[series]).unsqueeze(1) - self.spec.rows_after_steps[:-1].to(rows)  # [B, S - 1]
+            earlier = (end - self.offsets[series]).unsqueeze(1) - self.rows_after_steps[:-1]  # [B, S - 1]
             origins = torch.cat([earlier, rows.unsqueeze(1)], 1)  # [B, S]
         ahead = origins.unsqueeze(-1) + self.steps_ahead  # [B, H] or [B, S, H]
         past, future, static, calendar = self.covariates.gather(series, index - begin, inside, ahead)

@@ -17,8 +17,8 @@ import numpy as np
 import torch
 
 from stacklstm_cli.data.history import remember
-from stacklstm_cli.data.origins import plan_origins
-from stacklstm_cli.data.panel import Ints, Panel
+from stacklstm_cli.data.origins import Origins, plan_origins
+from stacklstm_cli.data.panel import Floats, Ints, Panel
 from stacklstm_cli.errors import DataError, NothingLearnedError
 from stacklstm_cli.evaluation.backtest import Backtest, Predictor, backtest
 from stacklstm_cli.evaluation.baselines import standard_baselines
@@ -34,6 +34,7 @@ from stacklstm_cli.training.continuation import Continuation, FromWeights
 from stacklstm_cli.training.defaults import Plan
 from stacklstm_cli.training.lessons import Lessons, lesson_origins, series_weights
 from stacklstm_cli.training.loop import Fit, OnEvent, Schedule, fit, no_snapshots
+from stacklstm_cli.training.placement import Where, Work, places_of
 from stacklstm_cli.training.ranks import get_ranks
 from stacklstm_cli.training.resume import Resume
 from stacklstm_cli.training.runtime import Clock, Interrupted
@@ -76,7 +77,7 @@ class Trainer:
         panel: Panel,
         plan: Plan,
         *,
-        device: torch.device,
+        device: Where,
         clock: Clock,
         on_event: OnEvent = lambda event: None,
         baselines: Mapping[str, Predictor] = MappingProxyType({}),
@@ -85,6 +86,8 @@ class Trainer:
     ) -> None:
         """`baselines` are judged beside the naive ones. `resume` is asked where an earlier run was interrupted, and
         told how far this one is. `begin` are weights to go on from; without, networks start from linear forecasts.
+
+        Of several devices one is chosen, which may take a trial. Raises `UsageError` as `Places.settle` does.
         """
         self.begin = begin
         if resume is not None:
@@ -92,12 +95,29 @@ class Trainer:
         self.resume = resume
         self.panel = panel
         self.plan = plan
-        self.device = device
         self.clock = clock
         self.on_event = on_event
         self.baselines = baselines
         self.learned = learned_units(panel, plan.spec)
-        self.windows = Windows(self.learned, plan.spec, device)
+        recalled = None if resume is None else resume.place
+        place = places_of(device).settle(plan.training.precision, self.work, clock, recalled)
+        self.device, self.precision = place.device, place.precision
+        if resume is not None:
+            resume.place = place.as_dict()
+        self.windows = Windows(self.learned, plan.spec, self.device)
+
+    def work(self) -> Work:
+        """The work by which devices and precisions are compared."""
+        plan = self.plan
+        origins, weights = self.taught(plan.parts.train)
+        steps = plan.most_steps(len(origins)) * (2 if self.refits else 1)
+
+        def build(device: torch.device) -> tuple[StackedRNN, Lessons]:
+            windows = Windows(self.learned, plan.spec, device)
+            lessons = Lessons(windows, origins, weights, every_step=plan.schedule.every_step)
+            return StackedRNN(plan.spec).to(device), lessons
+
+        return Work(build, plan.schedule, steps)
 
     def run(self, options: dict[str, Any]) -> Outcome:
         """Choose, judge, refit. `options` are kept in the model as they were given.
@@ -209,6 +229,10 @@ class Trainer:
 
     def lessons(self, ends: Ints) -> Lessons:
         """Every training window in the first `ends[i]` rows of each series."""
+        return Lessons(self.windows, *self.taught(ends), every_step=self.plan.schedule.every_step)
+
+    def taught(self, ends: Ints) -> tuple[Origins, Floats]:
+        """Origins and weights of these windows. Raises `DataError` where there is none."""
         plan = self.plan
         origins = lesson_origins(self.panel, plan.least_context(ends), ends, plan.spec)
         if not len(origins):
@@ -217,8 +241,7 @@ class Trainer:
                 hint="Give more rows, or rows with fewer gaps.",
                 code="no_windows",
             )
-        weights = series_weights(self.learned, ends, plan.seasonality)
-        return Lessons(self.windows, origins, weights, every_step=plan.schedule.every_step)
+        return origins, series_weights(self.learned, ends, plan.seasonality)
 
     def fit(
         self,
@@ -245,6 +268,7 @@ class Trainer:
             clock=self.clock,
             phase=phase,
             share_of_time=share,
+            precision=self.precision,
             on_event=self.on_event,
             state=self.resume.snapshot(phase) if self.resume else None,
             on_snapshot=partial(self.resume.offer, phase) if self.resume else no_snapshots,

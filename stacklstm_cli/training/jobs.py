@@ -15,6 +15,8 @@ from pathlib import Path
 import torch
 
 from stacklstm_cli.errors import StacklstmError
+from stacklstm_cli.training.placement import Place, Places, Where, places_of
+from stacklstm_cli.training.precision import Precision
 from stacklstm_cli.training.runtime import Clock, Stopped, get_threads, set_threads, signals_stop
 from stacklstm_cli.training.search import Candidate
 from stacklstm_cli.training.storage import study_errors
@@ -63,11 +65,12 @@ class Share:
     seed: int
     seconds: float | None
     device: str
+    precision: Precision
     threads: int | None
 
 
 def search(
-    task: Task, place: str | None, jobs: int, *, device: torch.device, clock: Clock, on_event: OnSearch
+    task: Task, place: str | None, jobs: int, *, device: Where, clock: Clock, on_event: OnSearch
 ) -> list[Candidate]:
     """Every candidate of the study when the search ends; in `place` it goes on where it was.
 
@@ -80,8 +83,10 @@ def search(
         rest = left(clock)
         limit = Within(clock, None if rest is None else TIME_TO_SEARCH * rest)
         limit.start()
-        with helpers(task, kept, jobs, limit, device):
-            explore(study, task, device=device, clock=limit, on_event=on_event)
+        places = places_of(device)
+        chosen = places.settle(task.training.precision, task.work, limit)
+        with helpers(task, kept, jobs, limit, chosen):
+            explore(study, task, device=places, clock=limit, on_event=on_event)
         return candidates(study)
 
 
@@ -96,12 +101,13 @@ def shared_place(place: str | None, jobs: int) -> Iterator[str | None]:
 
 
 @contextlib.contextmanager
-def helpers(task: Task, place: str | None, jobs: int, clock: Clock, device: torch.device) -> Iterator[None]:
+def helpers(task: Task, place: str | None, jobs: int, clock: Clock, chosen: Place) -> Iterator[None]:
     """Other processes that work on the study at `place` meanwhile; a signal to this one ends them too."""
     context = multiprocessing.get_context("spawn")
     processes = []
     for number in range(1, jobs):
-        assigned = Share(task, str(place), task.training.seed + number, left(clock), str(device), get_threads())
+        where = str(chosen.device), chosen.precision
+        assigned = Share(task, str(place), task.training.seed + number, left(clock), *where, get_threads())
         processes.append(context.Process(target=take_part, args=(assigned,), daemon=True))
         with interrupts_ignored():
             processes[-1].start()
@@ -139,4 +145,5 @@ def take_part(share: Share) -> None:
     # The process that started this one shows what is wrong.
     with signals_stop(clock), contextlib.suppress(StacklstmError), study_errors(share.place):
         study = open_study(share.place, share.task, share.seed)
-        explore(study, share.task, device=torch.device(share.device), clock=clock, on_event=lambda event: None)
+        places = Places.at(Place(torch.device(share.device), share.precision))
+        explore(study, share.task, device=places, clock=clock, on_event=lambda event: None)

@@ -53,7 +53,7 @@ class Curve:
         """Look at the averaged weights of a snapshot."""
         names = [name for name, _ in self.network.named_parameters()]
         means = {name: snapshot.tensors[f"mean.{place}"] for place, name in enumerate(names)}
-        norms = {name: snapshot.tensors[f"network.{name}"] for name, _ in self.network.named_buffers()}
+        norms = {name: snapshot.tensors[f"network.{name}"] for name in self.network.state_dict() if name not in means}
         self.look(means | norms, snapshot.numbers["step"])
 
     def look(self, weights: Weights, steps: int) -> None:

@@ -67,6 +67,8 @@ class LabelPlan:
     """For each fold, [N] or [R]: what is learned, with -1 for what is held out or unknown."""
     weights: Floats
     """[K] how much each class counts, 1 on the average of the rows or series."""
+    precision: str = "auto"
+    """That of the training, as it was asked for."""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -149,7 +151,8 @@ def plan_labels(
     weights = counts.sum() / (len(counts) * counts) if training.class_weights == "balanced" else np.ones(len(counts))
     folds = split_rows(panel, truth, training.seed) if every_row else split_series(truth, training.seed)
     spec = network_spec(panel, network, every_row)
-    plan = LabelPlan(spec, schedule(panel, spec, truth, training), training.seed, truth, tuple(folds), weights)
+    steps = schedule(panel, spec, truth, training)
+    plan = LabelPlan(spec, steps, training.seed, truth, tuple(folds), weights, training.precision)
     if not all(plan.held_out(fold).any() for fold in range(len(plan.folds))):
         held, others = (
             ("The series of one fold", "the other series")

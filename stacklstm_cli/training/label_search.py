@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-import torch
 
 from stacklstm_cli.config import option_name
 from stacklstm_cli.data.panel import Floats, Panel
@@ -22,6 +21,7 @@ from stacklstm_cli.training.label_folds import Curve, best_steps, certain, softe
 from stacklstm_cli.training.label_plan import LabelPlan, plan_labels
 from stacklstm_cli.training.labels import LabelTrainer
 from stacklstm_cli.training.loop import OnEvent
+from stacklstm_cli.training.placement import CPU, Where, Work
 from stacklstm_cli.training.runtime import Clock, Interrupted
 from stacklstm_cli.training.search import Candidate, Rolling, StoppedError, shortened_schedule
 from stacklstm_cli.training.space import LAYERS, Params, apply, option_names, resolved
@@ -89,8 +89,12 @@ class LabelTask(Task):
             if name == LAYERS or value != resolved(name, self.plan, self.model, self.training)
         }
 
+    def work(self) -> Work:
+        trainer = LabelTrainer(self.panel, self.plan_of({}), device=CPU, clock=Clock(), on_event=lambda event: None)
+        return trainer.work()
+
     def losses(
-        self, plan: LabelPlan, fold: int, seed: int, *, device: torch.device, clock: Clock, on_event: OnEvent
+        self, plan: LabelPlan, fold: int, seed: int, *, device: Where, clock: Clock, on_event: OnEvent
     ) -> Floats:
         """[O] log loss of a candidate on what a fold has held out, each as much as its class counts.
 
@@ -98,7 +102,7 @@ class LabelTask(Task):
         """
         one = replace(plan, seed=seed, schedule=shortened_schedule(plan.schedule))
         trainer = LabelTrainer(self.panel, one, device=device, clock=clock, on_event=on_event)
-        curve = Curve(self.panel, one, fold, device)
+        curve = Curve(self.panel, one, fold, trainer.device)
         try:
             fitted = trainer.fit(one.folds[fold], 0, curve, f"fold {fold + 1}", 1.0)
         except (NothingLearnedError, Interrupted):

@@ -45,6 +45,7 @@ from stacklstm_cli.training.label_plan import (
 )
 from stacklstm_cli.training.lessons import Lesson, Lessons
 from stacklstm_cli.training.loop import Fit, OnEvent, OnSnapshot, Snapshot, fit
+from stacklstm_cli.training.placement import Where, Work, places_of
 from stacklstm_cli.training.resume import Resume
 from stacklstm_cli.training.runtime import Clock, Interrupted
 
@@ -132,18 +133,38 @@ class LabelTrainer:
         panel: Panel,
         plan: LabelPlan,
         *,
-        device: torch.device,
+        device: Where,
         clock: Clock,
         on_event: OnEvent,
         resume: Resume | None = None,
     ) -> None:
-        """`resume` is asked where an earlier run was interrupted, and told how far this one is."""
+        """`resume` is asked where an earlier run was interrupted, and told how far this one is.
+
+        Of several devices one is chosen, which may take a trial. Raises `UsageError` as `Places.settle` does.
+        """
         if resume is not None:
             resume.open(panel, plan, clock)
         self.resume = resume
-        self.panel, self.plan, self.device, self.clock, self.on_event = panel, plan, device, clock, on_event
-        self.windows = LabelWindows(panel, plan.spec, device)
+        self.panel, self.plan, self.clock, self.on_event = panel, plan, clock, on_event
         self.origins = label_windows(panel.lengths, plan.spec)
+        recalled = None if resume is None else resume.place
+        place = places_of(device).settle(plan.precision, self.work, clock, recalled)
+        self.device, self.precision = place.device, place.precision
+        if resume is not None:
+            resume.place = place.as_dict()
+        self.windows = LabelWindows(panel, plan.spec, self.device)
+
+    def work(self) -> Work:
+        """The work by which devices and precisions are compared."""
+        plan = self.plan
+        fits = len(plan.folds) + label_spec(plan.spec).members
+
+        def build(device: torch.device) -> tuple[LabelNetwork, Lessons]:
+            truth, weights = (torch.as_tensor(part, device=device) for part in (plan.truth, plan.weights))
+            windows = LabelWindows(self.panel, plan.spec, device)
+            return LabelNetwork(plan.spec).to(device), LabelLessons(windows, self.origins, truth, weights.float())
+
+        return Work(build, plan.schedule, fits * plan.schedule.max_steps)
 
     def run(self, options: dict[str, Any]) -> LabelOutcome:
         """Train and judge. `options` are those that were given. Raises `NothingLearnedError` or `Interrupted`."""
@@ -270,6 +291,7 @@ class LabelTrainer:
             clock=self.clock,
             phase=phase,
             share_of_time=share,
+            precision=self.precision,
             on_event=self.on_event,
             state=state,
             on_snapshot=self.taker(phase, curve),

@@ -20,6 +20,7 @@ from stacklstm_cli.errors import NothingLearnedError
 from stacklstm_cli.model.heads import Teacher, build_teacher
 from stacklstm_cli.training.lessons import Lessons
 from stacklstm_cli.training.optimiser import AdamW, Group, WeightAverage
+from stacklstm_cli.training.precision import Precision, usable
 from stacklstm_cli.training.ranks import get_ranks
 from stacklstm_cli.training.runtime import Clock, Interrupted, Stopped
 from stacklstm_cli.training.shards import Network, Shards, lesson_loss, one_openmp_thread
@@ -240,6 +241,7 @@ def fit(
     clock: Clock,
     phase: str,
     share_of_time: float = 1.0,
+    precision: Precision = "float32",
     on_event: OnEvent = lambda event: None,
     state: Snapshot | None = None,
     on_snapshot: OnSnapshot = no_snapshots,
@@ -257,10 +259,11 @@ def fit(
     head = build_teacher(network.spec.loss, network.spec.quantiles, lessons.windows.device)
     judged = validation.thinned(schedule.validation_windows) if validation is not None else None
     diverged, validated = False, judged is not None
-    shards = Shards(network, lessons, head, batch_size=min(schedule.batch_size, len(lessons)), seed=seed)
+    size = min(schedule.batch_size, len(lessons))
+    shards = Shards(network, lessons, head, batch_size=size, seed=seed, precision=precision)
     shards.ranks.copy_first([*network.state_dict().values()])
     learner = Learner(shards, schedule, seed)
-    with one_openmp_thread(), shards:
+    with one_openmp_thread(), usable(precision, lessons.windows.device), shards:
         watch, at_start = learner.watch, None
         if judged is not None:
             at_start = finite(validate(network, learner.average, judged, head, clock))
@@ -345,13 +348,14 @@ def train_step(shards: Shards, chosen: Tensor, optimiser: AdamW, grad_clip: floa
     Where the loss or its gradient is not finite no step is made, and NaN is returned.
     """
     network = shards.network.train()
-    loss = shards.backward(chosen)
-    norm = nn.utils.clip_grad_norm_(network.parameters(), grad_clip or math.inf)
-    if not math.isfinite(float(norm)) or not math.isfinite(loss):
+    loss_there = shards.backward(chosen)
+    norm_there = nn.utils.clip_grad_norm_(network.parameters(), grad_clip or math.inf)
+    loss, norm = torch.stack([loss_there, norm_there]).tolist()  # one wait for the device
+    if not math.isfinite(norm) or not math.isfinite(loss):
         network.zero_grad()
         return math.nan
     optimiser.step()
-    return loss
+    return float(loss)
 
 
 def validate(network: Network, average: WeightAverage, lessons: Lessons, head: Teacher, clock: Clock) -> float:
@@ -413,7 +417,7 @@ class ShuffledBatches(Iterator[Tensor]):
         while len(self.queue) < self.size:
             self.queue = torch.cat([self.queue, torch.randperm(self.count, generator=self.generator)])
         batch, self.queue = self.queue[: self.size], self.queue[self.size :]
-        return batch.to(self.device)
+        return batch.to(self.device, non_blocking=True)  # without waiting for the step before
 
 
 def require_finite(fit: Fit, steps: int, *, diverged: bool) -> None:

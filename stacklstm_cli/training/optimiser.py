@@ -102,7 +102,7 @@ class WeightAverage:
     def __init__(self, network: nn.Module, decay: float) -> None:
         self.decay = decay
         self.step_count = 0
-        self.sources = list(network.parameters())
+        self.sources: list[Tensor] = list(network.parameters())
         self.means = [parameter.detach().clone() for parameter in self.sources]
 
     def tensors(self) -> dict[str, Tensor]:
@@ -114,8 +114,7 @@ class WeightAverage:
         """Take in the network's present weights."""
         self.step_count += 1
         decay = min(self.decay, (1 + self.step_count) / (10 + self.step_count))
-        for mean, source in zip(self.means, self.sources, strict=True):
-            mean.lerp_(source, 1 - decay)
+        torch._foreach_lerp_(self.means, self.sources, 1 - decay)
 
     @torch.no_grad()
     def swap(self) -> None:

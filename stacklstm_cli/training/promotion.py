@@ -20,7 +20,6 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
-import torch
 
 from stacklstm_cli.config import RetrainConfig
 from stacklstm_cli.data.history import Changes, changes
@@ -47,6 +46,7 @@ from stacklstm_cli.training.defaults import Plan
 from stacklstm_cli.training.fitting import Trainer, describe_backtest
 from stacklstm_cli.training.loop import Fit, OnEvent
 from stacklstm_cli.training.parts import Parts
+from stacklstm_cli.training.placement import Where
 from stacklstm_cli.training.resume import Resume
 from stacklstm_cli.training.runtime import Clock, Interrupted
 from stacklstm_cli.training.start import Ridge
@@ -139,7 +139,7 @@ def retrain(
     config: RetrainConfig,
     typed: Mapping[str, Any],
     *,
-    device: torch.device,
+    device: Where,
     clock: Clock,
     on_event: OnEvent = lambda event: None,
     resume: Resume | None = None,

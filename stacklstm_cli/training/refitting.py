@@ -25,6 +25,7 @@ from stacklstm_cli.training.defaults import Plan
 from stacklstm_cli.training.fitting import Trainer
 from stacklstm_cli.training.loop import OnEvent, Schedule
 from stacklstm_cli.training.parts import Parts
+from stacklstm_cli.training.placement import Places
 from stacklstm_cli.training.runtime import Clock
 from stacklstm_cli.training.start import Ridge
 
@@ -55,6 +56,7 @@ class Refitting:
         self.clock = clock
         self.on_event = on_event
         self.weights: dict[int, dict[str, torch.Tensor]] = {}
+        self.places = Places((forecaster.device,))
 
     def explained(self) -> str:
         """What is about to be done, for a person."""
@@ -95,7 +97,7 @@ class Refitting:
         trainer = Trainer(
             known,
             plan,
-            device=self.forecaster.device,
+            device=self.places,
             clock=self.clock,
             on_event=lambda event: self.on_event(event | label),
         )
@@ -153,7 +155,7 @@ def plan_of(checkpoint: Checkpoint, panel: Panel) -> Plan:
         spec=checkpoint.spec,
         schedule=schedule,
         parts=Parts(ends, ends, ends),
-        training=TrainingConfig(seed=stored["seed"]),
+        training=TrainingConfig(seed=stored["seed"], precision=checkpoint.options.get("precision", "auto")),
         seasonality=checkpoint.seasonality,
         start_strength=UNTOLD_STRENGTH,
         unvalidated_steps=stored["steps"],

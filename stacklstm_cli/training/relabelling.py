@@ -18,7 +18,6 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-import torch
 
 from stacklstm_cli.config import ModelConfig, RetrainConfig, TrainingConfig
 from stacklstm_cli.data.history import Changes
@@ -34,6 +33,7 @@ from stacklstm_cli.training.label_folds import surprises, unit_means, units_of
 from stacklstm_cli.training.label_plan import LabelPlan, plan_labels
 from stacklstm_cli.training.labels import CrossValidation, LabelTrainer
 from stacklstm_cli.training.loop import Fit, OnEvent
+from stacklstm_cli.training.placement import Where
 from stacklstm_cli.training.promotion import (
     CHALLENGER,
     CHAMPION,
@@ -96,7 +96,7 @@ def retrain_labels(
     config: RetrainConfig,
     typed: Mapping[str, Any],
     *,
-    device: torch.device,
+    device: Where,
     clock: Clock,
     on_event: OnEvent = lambda event: None,
     resume: Resume | None = None,

@@ -76,6 +76,8 @@ class Resume:
         self._clock = Clock()
         leads = Ranks.of().leads
         self._is_kept = leads and (target.is_file() or not target.exists())  # not beside a device
+        self.place: dict[str, str] | None = None
+        """Where and in which precision the training goes on: what was decided by the clock is not decided anew."""
         self._finished: dict[str, Finished] = {}
         self._current: tuple[str, Snapshot] | None = None
         self._written = time.monotonic()
@@ -131,7 +133,7 @@ class Resume:
                 return
             self._take(document, safetensors.torch.load(data))
         except (ModelError, KeyError, TypeError, ValueError, AttributeError, safetensors.SafetensorError):
-            self._finished, self._current = {}, None
+            self._finished, self._current, self.place = {}, None, None
             self.on_warning("resume_damaged", f"{self.path} is damaged: not used, replaced; training starts again.")
             return
         self.on_note(f"an interrupted training goes on {self._where()}; --no-resume starts again")
@@ -197,6 +199,7 @@ class Resume:
             "format": FORMAT,
             "identity": self.identity,
             "seconds": self._clock.elapsed,
+            "place": self.place,
             "finished": finished,
             "current": current,
         }
@@ -221,6 +224,7 @@ class Resume:
             ridge = Ridge(**stored.pop("ridge"))
             found = Fit(**stored | {"weights": part(f"finished.{phase}.")})
             self._finished[phase] = Finished(found, ridge, part(f"told.{phase}."))
+        self.place = document["place"]
         current = document["current"]
         if current is not None:
             self._current = current["phase"], Snapshot(part("current."), dict(current["numbers"]))

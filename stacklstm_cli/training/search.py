@@ -16,7 +16,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
-import torch
 
 from stacklstm_cli.config import MEDIAN
 from stacklstm_cli.data.origins import Origins, actuals, plan_origins
@@ -29,6 +28,7 @@ from stacklstm_cli.training.defaults import Plan, least_train
 from stacklstm_cli.training.fitting import Trainer
 from stacklstm_cli.training.loop import OnEvent, Schedule
 from stacklstm_cli.training.parts import Parts, cut_parts
+from stacklstm_cli.training.placement import Where
 from stacklstm_cli.training.runtime import Clock, Interrupted, Stopped
 from stacklstm_cli.training.space import LAYERS, Params
 
@@ -180,7 +180,7 @@ class StoppedError(Exception):
 
 
 def fold_losses(
-    panel: Panel, plan: Plan, fold: Fold, seed: int, *, device: torch.device, clock: Clock, on_event: OnEvent
+    panel: Panel, plan: Plan, fold: Fold, seed: int, *, device: Where, clock: Clock, on_event: OnEvent
 ) -> Floats:
     """[O] losses of a candidate at the origins of a fold; NaN where nothing came to be scored.
 

@@ -27,6 +27,7 @@ from stacklstm_cli.model.layers import GATES
 from stacklstm_cli.model.network import NetworkSpec, StackedRNN
 from stacklstm_cli.training.lessons import Lesson, Lessons
 from stacklstm_cli.training.pace import Pace
+from stacklstm_cli.training.precision import Precision, lowered
 from stacklstm_cli.training.ranks import Ranks, get_ranks
 from stacklstm_cli.training.runtime import get_threads
 
@@ -108,10 +109,11 @@ class Shards:
         *,
         batch_size: int,
         seed: int,
+        precision: Precision = "float32",
         ranks: Ranks | None = None,
     ) -> None:
         """As many of them run at once as `set_threads` has said, in this process and those it shares the work with."""
-        self.network, self.lessons, self.head = network, lessons, head
+        self.network, self.lessons, self.head, self.precision = network, lessons, head, precision
         self.ranks = ranks or get_ranks()
         self.parameters = list(network.parameters())
         self.batch_size = batch_size
@@ -150,8 +152,8 @@ class Shards:
             # Copied: torch reads a generator's state from the beginning of the memory that a tensor is a part of.
             generator.set_state(tensors[f"dropout.{place}"].clone())
 
-    def backward(self, chosen: Tensor) -> float:
-        """Set the gradients of the mean loss over the known targets of a batch [B]; returns that loss.
+    def backward(self, chosen: Tensor) -> Tensor:
+        """Set the gradients of the mean loss over the known targets of a batch [B]; returns that loss, on the device.
 
         Of several processes each computes its shards, and all get the gradients of the whole.
         """
@@ -172,12 +174,12 @@ class Shards:
         self.pace.took(threads, time.perf_counter() - begin)
         return loss
 
-    def whole(self, chosen: Tensor) -> float:
+    def whole(self, chosen: Tensor) -> Tensor:
         """`backward` of a batch in one piece, by the first process alone."""
         if self.ranks.leads:
             try:
                 with drawing_from(self.generators[0]):
-                    loss = lesson_loss(self.network, self.lessons.batch(chosen), self.head)
+                    loss = lesson_loss(self.network, self.lessons.batch(chosen), self.head, self.precision)
                 loss.backward()  # type: ignore[no-untyped-call]
                 loss, failed = loss.detach(), None
             except torch.OutOfMemoryError as error:
@@ -194,7 +196,7 @@ class Shards:
             self.ranks.copy_first(
                 [loss, *(parameter.grad for parameter in self.parameters if parameter.grad is not None)]
             )
-        return float(loss)
+        return loss
 
     def shard(self, chosen: Tensor, place: int) -> Part:
         """One of the shards: windows `chosen`, the `place`-th of a step."""
@@ -209,7 +211,7 @@ class Shards:
         """A part of a shard."""
         lesson = self.lessons.batch(chosen)
         with drawing_from(self.generators[place]):
-            loss = losses(self.network, lesson, self.head)  # [B, H]
+            loss = losses(self.network, lesson, self.head, self.precision)  # [B, H]
         total = (loss * lesson.known).sum()
         gradients = torch.autograd.grad(total, self.parameters, materialize_grads=True)
         return total.detach(), lesson.known.sum(), gradients
@@ -245,14 +247,14 @@ class Shards:
             for total, known, *gradients in parts
         ]
 
-    def add_up(self, results: Sequence[Part]) -> float:
+    def add_up(self, results: Sequence[Part]) -> Tensor:
         """Gradients and loss of the batch, added in the order of the shards."""
         total, known, gradients = added(results)
         known = known.clamp(min=1)
         torch._foreach_div_(gradients, known)
         for parameter, gradient in zip(self.parameters, gradients, strict=True):
             parameter.grad = gradient
-        return float(total / known)
+        return total / known
 
 
 def added(parts: Sequence[Part]) -> Part:
@@ -264,11 +266,13 @@ def added(parts: Sequence[Part]) -> Part:
     return torch.stack(totals).sum(), torch.stack(counts).sum(), first
 
 
-def losses(network: Network, lesson: Lesson, head: Teacher) -> Tensor:
-    """[B, H] of each target of a batch, in the units of the loss."""
-    return head.loss(network(lesson.inputs), lesson.target, lesson.gain, lesson.scaling)  # [B, H]
+def losses(network: Network, lesson: Lesson, head: Teacher, precision: Precision = "float32") -> Tensor:
+    """[B, H] of each target of a batch, in the units of the loss; `precision` is the network's, never the loss's."""
+    with lowered(precision, lesson.inputs.context.device):
+        raw = network(lesson.inputs)  # [B, H, K]
+    return head.loss(raw, lesson.target, lesson.gain, lesson.scaling)  # [B, H]
 
 
-def lesson_loss(network: Network, lesson: Lesson, head: Teacher) -> Tensor:
+def lesson_loss(network: Network, lesson: Lesson, head: Teacher, precision: Precision = "float32") -> Tensor:
     """Mean loss over the known targets of a batch, in the units of the loss."""
-    return masked_mean(losses(network, lesson, head), lesson.known)
+    return masked_mean(losses(network, lesson, head, precision), lesson.known)

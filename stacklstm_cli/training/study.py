@@ -16,13 +16,14 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from stacklstm_cli.config import MetricConfig, ModelConfig, TrainingConfig, option_name
 from stacklstm_cli.data.panel import Floats, Panel
 from stacklstm_cli.errors import DataError, ModelError, NothingLearnedError, UsageError
 from stacklstm_cli.training.defaults import resolve
+from stacklstm_cli.training.fitting import Trainer
 from stacklstm_cli.training.loop import OnEvent
+from stacklstm_cli.training.placement import CPU, Where, Work
 from stacklstm_cli.training.runtime import Clock
 from stacklstm_cli.training.search import Candidate, Rolling, State, StoppedError, fold_losses
 from stacklstm_cli.training.space import Dimension, Params, Planned, apply, resolved, start_params
@@ -86,9 +87,11 @@ class Task:
         """The plan of a candidate. Raises `UsageError` where its options contradict each other."""
         return resolve(self.panel, *apply(params, self.model, self.training), self.metrics)
 
-    def losses(
-        self, plan: Any, fold: Any, seed: int, *, device: torch.device, clock: Clock, on_event: OnEvent
-    ) -> Floats:
+    def work(self) -> Work:
+        """The work by which devices and precisions are compared: that of the training without a search."""
+        return Trainer(self.panel, self.plan_of({}), device=CPU, clock=Clock()).work()
+
+    def losses(self, plan: Any, fold: Any, seed: int, *, device: Where, clock: Clock, on_event: OnEvent) -> Floats:
         """[O] losses of a candidate with this plan on one fold. Raises as `fold_losses` does."""
         return fold_losses(self.panel, plan, fold, seed, device=device, clock=clock, on_event=on_event)
 
@@ -229,7 +232,7 @@ def is_alive(trial: FrozenTrial) -> bool:
     return bool(time.time() - owner["seen"] < SILENT)
 
 
-def explore(study: Study, task: Task, *, device: torch.device, clock: Clock, on_event: OnSearch) -> None:
+def explore(study: Study, task: Task, *, device: Where, clock: Clock, on_event: OnSearch) -> None:
     """Try candidates until the limit, the clock or the space ends it. `on_event` hears of every fit."""
     optuna = quiet_optuna()
     repeats = 0
@@ -285,7 +288,7 @@ def suggest(trial: Trial, task: Task) -> Params:
 
 
 def try_candidate(
-    trial: Trial, params: Params, task: Task, *, device: torch.device, clock: Clock, on_event: OnSearch
+    trial: Trial, params: Params, task: Task, *, device: Where, clock: Clock, on_event: OnSearch
 ) -> Candidate | None:
     """Fit and score a candidate on every fold; None where the clock ended it.
 
