@@ -1,7 +1,8 @@
-"""Processes that train together."""
+"""Processes that train together; those that forecast together are in test_shared_forecasts.py."""
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,8 +11,9 @@ import pytest
 import torch
 from together import Server, server
 
+from stacklstm_cli.cli.app import main
 from stacklstm_cli.errors import UsageError
-from stacklstm_cli.training.ranks import Ranks, get_ranks
+from stacklstm_cli.ranks import Ranks, get_ranks
 
 __all__ = ["server"]
 
@@ -29,7 +31,7 @@ def test_alone_without_torchrun() -> None:
     ranks.copy_first([numbers])
     assert numbers.tolist() == [1, 2]
     assert ranks.largest(3) == 3
-    assert ranks.text_of_first(b"said") == b"said"
+    assert ranks.text_of(0, b"said") == b"said"
 
 
 def places(rank: str = "0", size: str = "2", local_rank: str = "0", local_size: str = "2") -> dict[str, str]:
@@ -69,9 +71,9 @@ def test_one_that_dies_ends_the_others_and_loses_nothing(server: Server, tmp_pat
     server.run(tmp_path, 1, TRAIN)
     whole = (tmp_path / "m.safetensors").read_bytes()
     (tmp_path / "m.safetensors").write_bytes(b"the old model")
-    leader, killed = server.run(tmp_path, 2, TRAIN, dies=22)
+    leader, killed = server.run(tmp_path, 2, TRAIN, dies=22, patient=True)
     assert (killed.status, leader.status) == (-9, 143), leader.stderr
-    assert "Another process of this training has ended" in leader.stderr
+    assert leader.stderr.count("Another process of this command has ended") == 1
     assert (tmp_path / "m.safetensors").read_bytes() == b"the old model"
     leader, other = server.run(tmp_path, 2, TRAIN)
     assert (leader.status, other.status) == (0, 0), leader.stderr
@@ -100,28 +102,73 @@ def test_a_time_limit_ends_all_at_the_same_step(server: Server, tmp_path: Path) 
 
 
 def test_each_must_train_the_same(server: Server, tmp_path: Path) -> None:
-    """A file of its own would be noticed by nobody else; all say so."""
+    """A file of its own would be noticed by nobody else."""
     other = [str(word) for word in (*TRAIN, "--seed", "7")]
     leader, differing = server.run(tmp_path, 2, TRAIN, other)
-    assert differing.status == 3
-    assert "Process 1 would train something else than the first one: the options differ." in differing.stderr
-    assert leader.status == 3
-    assert "Process 1 would train something else than the first one." in leader.stderr
+    assert (differing.status, differing.stderr, leader.status) == (3, "", 3)
+    assert "Not every process would do the same: the options differ. (Process 1 of 2 says so.)" in leader.stderr
     assert not (tmp_path / "m.safetensors").exists()
 
 
 def test_what_one_process_does_the_others_leave_to_it(server: Server, tmp_path: Path) -> None:
+    """So is the help."""
     server.run(tmp_path, 1, TRAIN)
-    for words in (("predict", AIR, "-m", "m.safetensors"), ("inspect", "m.safetensors")):
+    for words in (("inspect", "m.safetensors"), ("train", "--help")):
         leader, other = server.run(tmp_path, 2, words)
         assert leader.stdout
         assert (leader.status, other.status, other.stdout, other.stderr) == (0, 0, "", "")
 
 
-@pytest.mark.parametrize("words", [("-", "-m", "m.safetensors"), (str(AIR), "--layers", "auto")])
+@pytest.mark.parametrize("typed", ["--layers x", "--no-such-option"])
+def test_what_cannot_be_typed_is_told_once(server: Server, tmp_path: Path, typed: str) -> None:
+    """The launcher ends the others as soon as the first one has failed, some before they have got so far."""
+    leader, *others = server.run(tmp_path, 3, (*TRAIN, *typed.split()))
+    assert leader.stderr.count("error: ") == 1
+    assert leader.status == 2
+    assert all(one.status in (2, -signal.SIGTERM) and one.stderr == "" for one in others)
+
+
+@pytest.mark.parametrize(("typed", "status"), [("--target nowhere", 2), ("--horizon 1000", 3), ("-o missing/x", 4)])
+def test_a_mistake_is_told_once(server: Server, tmp_path: Path, typed: str, status: int) -> None:
+    """All end alike, whether or not a launcher ends them."""
+    leader, *others = server.run(tmp_path, 3, (*TRAIN, *typed.split()), patient=True)
+    assert leader.stderr.count("error: ") == 1
+    assert (leader.status, [(one.status, one.stderr) for one in others]) == (status, [(status, "")] * 2)
+
+
+def test_a_mistake_of_one_alone_is_told_by_the_first(server: Server, tmp_path: Path) -> None:
+    """Such as a file that its machine does not have."""
+    leader, other = server.run(tmp_path, 2, TRAIN, ["train", "missing.csv", "-m", "m.safetensors"], patient=True)
+    assert (leader.status, other.status, other.stderr) == (3, 3, "")
+    assert "missing.csv: there is no such file. (Process 1 of 2 says so.)" in leader.stderr
+
+
+def test_what_no_launcher_ends_tells_its_mistake(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The first one may have been started with other words, on another machine."""
+    for name, value in places("1").items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("stacklstm_cli.cli.messages.SECONDS_TO_BE_ENDED", 0)
+    with pytest.raises(SystemExit) as end:
+        main(["train", "data.csv", "--layers", "x"])
+    assert end.value.code == 2
+    assert "--layers is 'x'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("train", "-", "-m", "m.safetensors"),
+        ("train", str(AIR), "--layers", "auto"),
+        ("predict", "-", "-m", "m.safetensors"),
+        ("evaluate", "-", "-m", "m.safetensors"),
+    ],
+)
 def test_what_cannot_be_shared_is_refused(server: Server, tmp_path: Path, words: tuple[str, ...]) -> None:
-    leader, other = server.run(tmp_path, 2, ("train", *words))
-    assert leader.status == other.status == 2
+    leader, other = server.run(tmp_path, 2, words)
+    assert (leader.status, other.stderr) == (2, "")
+    assert other.status in (2, -signal.SIGTERM)
     assert "2 processes cannot" in leader.stderr
 
 
