@@ -16,6 +16,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
+import secrets
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -36,9 +39,12 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import torch
     from torch import Tensor
+    from torch.distributed.distributed_c10d import Store
 
 LONGEST_SILENCE = timedelta(hours=6)
 """The others wait so long for one that judges a model, say; torchrun itself notices at once when one dies."""
+SECONDS_BETWEEN_LOOKS = 0.02
+"""While the processes find each other."""
 NUMBERS_AT_ONCE = 2**20
 """Of forecasts, that travel between processes together: 8 MB."""
 DIFFERENCES = {"data": "the data differs", "options": "the options differ", "origin": "it went on from another model"}
@@ -84,10 +90,16 @@ class Ranks:
             yield
             return
         import torch
+        from torch.distributed.distributed_c10d import PrefixStore
+        from torch.distributed.rendezvous import rendezvous
 
         with peers_needed():
             try:
-                torch.distributed.init_process_group(backend, timeout=LONGEST_SILENCE)
+                store, *_ = next(iter(rendezvous("env://", self.rank, self.size)))
+                own = PrefixStore(word_of_start(store, self.rank, self.size), store)
+                torch.distributed.init_process_group(
+                    backend, store=own, rank=self.rank, world_size=self.size, timeout=LONGEST_SILENCE
+                )
             except ValueError as error:
                 raise unreadable(f"The processes cannot find each other ({error}).") from error
         try:
@@ -251,6 +263,29 @@ def get_ranks() -> Ranks:
     return _here[0]
 
 
+def word_of_start(store: Store, rank: int, size: int) -> str:
+    """A word that is new with each start, the same for all processes that were started together.
+
+    torchrun's store outlives them: where `--max-restarts` starts them again it still holds the addresses of the dead,
+    and whoever reads one before its successor has written a new one waits in vain. So each puts down a word of its own
+    until the first has read the present words of all; what it then offers names them, and an older offer does not.
+    """
+    mine = secrets.token_hex(8)
+    store.set(f"here/{rank}", mine)
+    while rank != 0:
+        offer = json.loads(store.get("offer")) if store.check(["offer"]) else {}
+        if offer.get(str(rank)) == mine:
+            store.set(f"{offer['0']}/{rank}", "")
+            return str(offer["0"])
+        time.sleep(SECONDS_BETWEEN_LOOKS)
+    others = range(1, size)
+    while not store.check([f"{mine}/{other}" for other in others]):
+        here = {str(other): store.get(f"here/{other}").decode() for other in others if store.check([f"here/{other}"])}
+        store.set("offer", json.dumps({"0": mine} | here))
+        time.sleep(SECONDS_BETWEEN_LOOKS)
+    return mine
+
+
 @contextlib.contextmanager
 def peers_needed() -> Iterator[None]:
     """Something that the other processes take part in. Raises `PeerLostError` where they do not."""
@@ -258,9 +293,15 @@ def peers_needed() -> Iterator[None]:
         yield
     except RuntimeError as error:
         raise PeerLostError(
-            f"Another process of this command has ended or cannot be reached ({str(error).splitlines()[0][:200]}).",
+            f"Another process of this command has ended or cannot be reached ({reason_of(error)}).",
             hint="Start it again with the same command; a training goes on where it was.",
         ) from error
+
+
+def reason_of(error: RuntimeError) -> str:
+    """The first sentence of torch's message, without the place in its sources."""
+    line = re.sub(r"\[[^]]*\.cc:[0-9]+\] ", "", str(error).splitlines()[0])
+    return line.partition(". ")[0][:200]
 
 
 def unreadable(message: str) -> UsageError:

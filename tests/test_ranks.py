@@ -5,6 +5,8 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ from together import Server, server
 
 from stacklstm_cli.cli.app import main
 from stacklstm_cli.errors import UsageError
-from stacklstm_cli.ranks import Ranks, get_ranks
+from stacklstm_cli.ranks import Ranks, get_ranks, word_of_start
 
 __all__ = ["server"]
 
@@ -51,6 +53,20 @@ def test_as_torchrun_says() -> None:
 def test_what_cannot_be(environment: dict[str, str]) -> None:
     with pytest.raises(UsageError, match="RANK"):
         Ranks.of(environment)
+
+
+def test_those_who_start_together_find_a_word() -> None:
+    """The store still has all that those said who died, and one of them is late."""
+    store = torch.distributed.HashStore()
+    words = set()
+    for _ in range(3):
+        with ThreadPoolExecutor() as pool:
+            places = [pool.submit(word_of_start, store, rank, 3) for rank in (0, 1)]
+            time.sleep(0.1)
+            assert not places[0].done()
+            (word,) = {place.result() for place in [*places, pool.submit(word_of_start, store, 2, 3)]}
+        words.add(word)
+    assert len(words) == 3
 
 
 def test_several_processes_make_the_model_of_one(server: Server, tmp_path: Path) -> None:
@@ -172,22 +188,51 @@ def test_what_cannot_be_shared_is_refused(server: Server, tmp_path: Path, words:
     assert "2 processes cannot" in leader.stderr
 
 
+def torchrun(folder: Path, *words: str | Path) -> subprocess.CompletedProcess[str]:
+    """As typed, with two processes."""
+    run = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    return subprocess.run([*run, *map(str, words)], timeout=300, capture_output=True, text=True, cwd=folder)
+
+
+def alone(folder: Path, *words: str | Path) -> str:
+    """What one process prints."""
+    run = [sys.executable, "-m", "stacklstm_cli", *map(str, words)]
+    return subprocess.run(run, check=True, timeout=300, capture_output=True, text=True, cwd=folder).stdout
+
+
 @pytest.mark.slow
 def test_torchrun(tmp_path: Path) -> None:
-    """As typed. The batches of so small a network are worth one process, which is said."""
-    words = [str(word) for word in TRAIN]
-    run = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node",
-        "2",
-        "-m",
-        "stacklstm_cli",
-    ]
-    told = subprocess.run([*run, *words], check=True, timeout=300, capture_output=True, text=True, cwd=tmp_path)
+    """The batches of so small a network are worth one process, which is said."""
+    told = torchrun(tmp_path, "-m", "stacklstm_cli", *TRAIN)
+    assert told.returncode == 0, told.stderr
     assert "1 of 2 had nothing to do" in " ".join(told.stderr.split())
     together = (tmp_path / "m.safetensors").read_bytes()
-    subprocess.run([sys.executable, "-m", "stacklstm_cli", *words], check=True, timeout=300, cwd=tmp_path)
+    alone(tmp_path, *TRAIN)
     assert (tmp_path / "m.safetensors").read_bytes() == together
+    for words in (["predict", AIR], ["evaluate", AIR, "--step", "1", "--in-sample"]):
+        told = torchrun(tmp_path, "-m", "stacklstm_cli", *words, "-m", "m.safetensors")
+        assert told.returncode == 0, told.stderr
+        assert told.stdout == alone(tmp_path, *words, "-m", "m.safetensors")
+
+
+@pytest.mark.slow
+def test_torchrun_tells_a_mistake_once(tmp_path: Path) -> None:
+    """Its own status is 1, whatever the command's is; that is in the lines it adds."""
+    told = torchrun(tmp_path, "-m", "stacklstm_cli", *TRAIN, "--layers", "x")
+    assert told.returncode == 1
+    assert told.stderr.count("error: ") == 1
+    root = told.stderr.partition("Root Cause")[2]
+    assert "(local_rank: 0)" in root
+    assert "exitcode  : 2 " in root
+
+
+@pytest.mark.slow
+def test_torchrun_starts_again(tmp_path: Path) -> None:
+    """As if nothing had happened: the bytes of the model and of the table."""
+    told = torchrun(tmp_path, "--max-restarts", "1", Path(__file__).parent / "dying.py", *TRAIN)
+    assert told.returncode == 0, told.stderr
+    assert "exitcode: -9" in told.stderr
+    assert "an interrupted training goes on at step" in told.stderr
+    again = (tmp_path / "m.safetensors").read_bytes()
+    assert told.stdout == alone(tmp_path, *TRAIN)
+    assert (tmp_path / "m.safetensors").read_bytes() == again
