@@ -223,7 +223,7 @@ def own_fit(data: Panel, plan: Plan) -> list[float]:
         watch.step()
         return train_step(*arguments)
 
-    loop.train_step = watched
+    loop.train_step = watched  # type: ignore[assignment]
     try:
         own_speed(plan, data, 1)
     finally:
