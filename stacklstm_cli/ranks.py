@@ -17,7 +17,6 @@ import contextlib
 import json
 import os
 import re
-import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -270,7 +269,7 @@ def word_of_start(store: Store, rank: int, size: int) -> str:
     and whoever reads one before its successor has written a new one waits in vain. So each puts down a word of its own
     until the first has read the present words of all; what it then offers names them, and an older offer does not.
     """
-    mine = secrets.token_hex(8)
+    mine = os.urandom(8).hex()
     store.set(f"here/{rank}", mine)
     while rank != 0:
         offer = json.loads(store.get("offer")) if store.check(["offer"]) else {}
