@@ -78,8 +78,16 @@ class StoppedError(StacklstmError):
         self.exit_status = exit_status
 
 
+class ToldError(StacklstmError):
+    """The first of several processes shows what went wrong; this one ends with the same status and says nothing."""
+
+    def __init__(self, exit_status: ExitStatus) -> None:
+        super().__init__("The first process says what went wrong.", code="told")
+        self.exit_status = exit_status
+
+
 class PeerLostError(StacklstmError):
-    """Another of the processes that train together has ended; nothing is wrong with this one."""
+    """Another of the processes that work together has ended; nothing is wrong with this one."""
 
     exit_status = ExitStatus.SIGTERM
 

@@ -15,6 +15,7 @@ from panels import make_panel, small_spec, wave
 
 from stacklstm_cli.config import MetricConfig, ModelConfig, RuntimeConfig, TrainingConfig
 from stacklstm_cli.errors import UsageError
+from stacklstm_cli.ranks import Ranks
 from stacklstm_cli.training import placement
 from stacklstm_cli.training.defaults import Plan, resolve
 from stacklstm_cli.training.fitting import Trainer
@@ -30,7 +31,6 @@ from stacklstm_cli.training.placement import (
     forecasting_device,
     training_places,
 )
-from stacklstm_cli.training.ranks import Ranks
 from stacklstm_cli.training.resume import Resume
 from stacklstm_cli.training.runtime import Clock
 from stacklstm_cli.training.shards import multiplications

@@ -12,8 +12,8 @@ import torch
 
 from stacklstm_cli.config import RuntimeConfig
 from stacklstm_cli.errors import ExitStatus, StoppedError, UsageError
+from stacklstm_cli.ranks import Ranks
 from stacklstm_cli.training import runtime
-from stacklstm_cli.training.ranks import Ranks
 from stacklstm_cli.training.runtime import Clock, Interrupted, find_device, prepare, signals_stop
 
 SIGNALS = [number for name in ("SIGINT", "SIGTERM", "SIGHUP") if (number := getattr(signal, name, None)) is not None]

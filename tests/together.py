@@ -1,18 +1,19 @@
 """Commands as torchrun starts them, as several processes that know each other, none of which need import torch again.
 
 `python together.py` is the server: a line of JSON on its standard input is one run of them all, a line on its standard
-output what became of each. Shards are small there, so that a small network has four of them.
+output what became of each. Shards, batches, parts and blocks are small there, so that small data has several of each.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -37,14 +38,21 @@ class Server:
         self.process = process
 
     def run(
-        self, folder: Path, size: int, words: Sequence[str | Path], *last: Sequence[str], dies: int | None = None
+        self,
+        folder: Path,
+        size: int,
+        words: Sequence[str | Path],
+        *last: Sequence[str],
+        dies: int | None = None,
+        patient: bool = False,
     ) -> list[Ended]:
-        """A command in `size` processes; that of the last one may differ. With `dies` it is killed at that step."""
+        """A command in `size` processes; that of the last one may differ. With `dies` it is killed at that step of
+        training or batch of forecasts. They end each other as with torchrun, unless one is `patient`."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         typed = [[str(word) for word in words] for _ in range(size)]
         typed[-1:] = [list(other) for other in last] or typed[-1:]
-        job = {"folder": str(folder), "words": typed, "dies": dies}
+        job = {"folder": str(folder), "words": typed, "dies": dies, "patient": patient}
         self.process.stdin.write(json.dumps(job) + "\n")
         self.process.stdin.flush()
         statuses = json.loads(self.process.stdout.readline())
@@ -83,12 +91,20 @@ def one_run(job: dict[str, Any]) -> list[int]:
             os.environ.update({"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)})
             as_command(job, rank)
         children.append(child)
-    return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+    statuses: dict[int, int] = {}
+    while len(statuses) < size:
+        child, told = os.wait()
+        statuses[child] = os.waitstatus_to_exitcode(told)
+        if statuses[child] and not job["patient"]:
+            for other in {*children} - {*statuses}:
+                os.kill(other, signal.SIGTERM)
+    return [statuses[child] for child in children]
 
 
 def as_command(job: dict[str, Any], rank: int) -> NoReturn:
     """Be the command."""
     from stacklstm_cli.cli.app import main
+    from stacklstm_cli.model.forecaster import Forecaster
     from stacklstm_cli.training import loop
 
     status = 1
@@ -99,16 +115,20 @@ def as_command(job: dict[str, Any], rank: int) -> NoReturn:
         for number, name in ((1, "out"), (2, "err")):
             os.dup2(os.open(f"{rank}.{name}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
         sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
-        step, steps = loop.train_step, list[int]()
+        steps = list[int]()
 
-        def dying(*arguments: Any) -> float:
-            steps.append(1)
-            if len(steps) == job["dies"]:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return step(*arguments)
+        def dying(work: Callable[..., Any]) -> Callable[..., Any]:
+            def step(*arguments: Any) -> Any:
+                steps.append(1)
+                if len(steps) == job["dies"]:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return work(*arguments)
+
+            return step
 
         if rank == len(job["words"]) - 1:
-            loop.train_step = dying
+            loop.train_step = dying(loop.train_step)
+            Forecaster.decoded = dying(Forecaster.decoded)  # type: ignore[method-assign]
         main(job["words"][rank])
     except SystemExit as end:
         status = end.code if isinstance(end.code, int) else 1
@@ -121,13 +141,20 @@ def as_command(job: dict[str, Any], rank: int) -> NoReturn:
 if __name__ == "__main__":
     import torch
 
-    from stacklstm_cli.cli import runs
+    from stacklstm_cli import ranks
+    from stacklstm_cli.cli import labelling, messages  # noqa: F401  # imported once for all, as what follows
+    from stacklstm_cli.evaluation import backtest
+    from stacklstm_cli.evaluation.statistical import installed
+    from stacklstm_cli.model import forecaster
     from stacklstm_cli.training import resume, shards
 
+    if installed():
+        importlib.import_module("statsforecast.models")
     torch.set_num_threads(1)
     shards.LEAST_WORK, shards.LEAST_SHARD = 1, 8
+    forecaster.BATCH_NUMBERS, backtest.ROWS_AT_ONCE, ranks.NUMBERS_AT_ONCE = 2**9, 100, 50
+    messages.SECONDS_TO_BE_ENDED = 1.0
     resume.LEAST_SECONDS = resume.MOST_SECONDS = resume.WORK_PER_WRITE = 0  # type: ignore[assignment]
-    runs.SECONDS_TO_BE_ENDED = 0.0  # torchrun is not there
     for line in sys.stdin:
         sys.stdout.write(json.dumps(one_run(json.loads(line))) + "\n")
         sys.stdout.flush()

@@ -32,7 +32,7 @@ from stacklstm_cli.config import (
     TrainingConfig,
 )
 from stacklstm_cli.errors import UsageError
-from stacklstm_cli.training.ranks import Ranks
+from stacklstm_cli.ranks import Ranks
 from stacklstm_cli.training.runtime import Clock, signals_stop
 
 app = App(
@@ -54,6 +54,8 @@ ModelOption = Annotated[
     typer.Option("--model", "-m", metavar="PATH", help="Model file.", show_default="DATA's name + .safetensors, here"),
 ]
 ModelArgument = Annotated[Path, typer.Argument(metavar="MODEL", help="Model file.")]
+SHARED = ("train", "predict", "evaluate")
+"""What several processes do together; any other command is the first one's alone."""
 COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
 
 
@@ -68,7 +70,7 @@ def stacklstm(
 
         sys.stdout.write(f"stacklstm {__version__}\n")
         raise typer.Exit
-    if context.invoked_subcommand != "train" and not Ranks.of().leads:  # what one process does, the others need not
+    if context.invoked_subcommand not in SHARED and not Ranks.of().leads:
         raise typer.Exit
 
 

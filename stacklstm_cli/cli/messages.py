@@ -8,20 +8,36 @@ import functools
 import json
 import os
 import re
+import signal
 import sys
 import textwrap
+import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TextIO
 
 import typer
 from typer.core import TyperGroup
 
 from stacklstm_cli.cli.command import Light
-from stacklstm_cli.errors import ExitStatus, ModelError, StacklstmError, UsageError, out_of_memory
+from stacklstm_cli.errors import (
+    ExitStatus,
+    ModelError,
+    StacklstmError,
+    StoppedError,
+    ToldError,
+    UsageError,
+    out_of_memory,
+)
 from stacklstm_cli.files import unwritable
+from stacklstm_cli.ranks import Ranks
 
 _STYLES = {"error": "1;31", "warning": "33", "hint": "36", "note": "2"}
+SILENT = -2
+"""The verbosity that says nothing but errors."""
+SECONDS_TO_BE_ENDED = 3.0
+"""How long one of several processes waits before it shows its error: torchrun looks ten times a second whether the
+first one has failed, which then has said why."""
 _NO_PLACE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
 
 
@@ -145,13 +161,46 @@ class ErrorGroup(Light, TyperGroup):
         if not standalone_mode:
             return run()
         configured: dict[str, Any] = {}  # the context's `obj`: `--config` leaves the format here
-        status, error = _outcome(functools.partial(run, obj=configured))
-        if error is not None:
+        follows = _follows()
+        with _without_output() if follows else contextlib.nullcontext():
+            status, error = _outcome(functools.partial(run, obj=configured))
+        if error is not None and not (follows and (isinstance(error, (ToldError, StoppedError)) or _is_ended())):
             typed = _typed_format(sys.argv[1:] if args is None else args)
             show_error(error, as_json=(typed or configured.get("format")) == "json")
         for stream in (sys.stdout, sys.stderr):
             _leave(stream)
         sys.exit(int(status))
+
+
+def _follows() -> bool:
+    """Whether this is one of several processes, and not the first."""
+    try:
+        return not Ranks.of().leads
+    except UsageError:  # shown when a command asks
+        return False
+
+
+@contextlib.contextmanager
+def _without_output() -> Iterator[None]:
+    """Where several processes do the same, a help or a result is shown by the first."""
+    with open(os.devnull, "w") as nothing, contextlib.redirect_stdout(nothing):  # noqa: PTH123
+        yield
+
+
+def _is_ended() -> bool:
+    """Wait for torchrun to end this process, as it does at once where the first one has failed, and said why.
+
+    Without that the error is this process's own, such as a file that is missing on its machine.
+    """
+    ended: list[int] = []
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, lambda number, frame: ended.append(number)) for number in numbers}
+    begin = time.monotonic()
+    while not ended and time.monotonic() - begin < SECONDS_TO_BE_ENDED:
+        time.sleep(0.05)
+    for number, handler in before.items():
+        signal.signal(number, handler)
+    return bool(ended)
 
 
 def _outcome(run: Callable[[], Any]) -> tuple[int, StacklstmError | None]:
@@ -187,7 +236,7 @@ def _usage_error(error: typer.TyperException) -> UsageError | None:
     message = error.format_message()
     context = getattr(error, "ctx", None)
     if type(error).__name__ == "NoArgsIsHelpError":  # its message is the help, and Typer does not export it
-        typer.echo(message, err=True)
+        typer.echo(message, err=not _follows())
         return None
     hint = f"`{context.command_path} --help` shows what can be typed." if context else ""
     return UsageError(message, hint=hint) if message else None

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 import typer
 from typer.core import TyperOption
 
-from stacklstm_cli.cli.messages import Messages
+from stacklstm_cli.cli.messages import SILENT, Messages
 from stacklstm_cli.config import (
     AUTO,
     SearchConfig,
@@ -26,6 +26,7 @@ from stacklstm_cli.config import (
     searchable,
 )
 from stacklstm_cli.errors import UsageError
+from stacklstm_cli.ranks import Ranks
 
 _EXPECTED: dict[Any, str] = {
     int: "a whole number",
@@ -88,7 +89,8 @@ def takes(command: Callable[..., Any]) -> Callable[..., Any]:
         values.pop("config")
         built: dict[str, Any] = {}
         if messages:
-            built = dict.fromkeys(messages, Messages(values.pop("verbose") - values.pop("quiet")))
+            verbosity = values.pop("verbose") - values.pop("quiet")
+            built = dict.fromkeys(messages, Messages(verbosity if Ranks.of().leads else SILENT))
         searched = [name for name, reader in readers.items() if reader.is_auto(values[name])]
         if typed_names:
             context = values.pop("context")

@@ -5,11 +5,12 @@ This is where torch and pandas are imported, so that `--help` need not.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,6 +25,7 @@ from stacklstm_cli.cli.progress import TrainingProgress
 from stacklstm_cli.cli.report import check_output, refuse_overwriting, write_document, write_forecast
 from stacklstm_cli.cli.searching import chosen_configs, entries_of, plan_search, run_search
 from stacklstm_cli.config import (
+    MEDIAN,
     DataConfig,
     ForecastConfig,
     ForecastRuntimeConfig,
@@ -43,19 +45,22 @@ from stacklstm_cli.data.covariates import future_template, require_known
 from stacklstm_cli.data.opening import require_files
 from stacklstm_cli.data.panel import Panel
 from stacklstm_cli.data.reading import read_panel
-from stacklstm_cli.errors import ExitStatus, PeerLostError, StacklstmError, UsageError
-from stacklstm_cli.evaluation.backtest import Backtest
+from stacklstm_cli.errors import ExitStatus, PeerLostError, ToldError, UsageError
+from stacklstm_cli.evaluation.backtest import Backtest, in_parts
 from stacklstm_cli.evaluation.diagnosis import diagnose
 from stacklstm_cli.evaluation.statistical import asked_for
 from stacklstm_cli.files import check_writable
 from stacklstm_cli.locking import model_lock
 from stacklstm_cli.model import checkpoint as checkpoints
-from stacklstm_cli.model.frame import attention_frame, forecast_frame
+from stacklstm_cli.model.frame import asked_rows, attention_frame, forecast_frame, newest, values_frame
 from stacklstm_cli.model.inputs import MOST_CATEGORIES, unknown_categories
+from stacklstm_cli.ranks import Ranks
 from stacklstm_cli.training import runtime as machine
 from stacklstm_cli.training.loop import OnEvent
 from stacklstm_cli.training.placement import Places, forecasting_device, training_places
-from stacklstm_cli.training.ranks import Ranks
+
+if TYPE_CHECKING:
+    import torch
 
 
 def train(
@@ -93,20 +98,24 @@ def train(
         from stacklstm_cli.training.resume import Resume
 
         places = training_places(runtime, ranks)
-    if not ranks.leads:
-        return follow(ranks, sources, path, data, reading, network, training, metrics, places, clock)
-    refuse_overwriting("--model", path, sources)
-    check_writable(path)
-    check_output(output, path, *sources)
-    check_pictures(pictures, output, path, *sources)
-    with model_lock(path, run.wait, on_note=messages.note, on_warning=messages.warning, sleep=clock.sleep):
-        with clock.interruptible():
-            panel = read(sources, data, reading, messages)
-            if network.min is None and network.loss != "negative-binomial" and np.nanmin(panel.values) >= 0:
-                messages.note("no value is negative; --min 0 keeps every forecast from falling below 0")
-            plan = resolve(panel, network, training, metrics)
-            unknown = unknown_categories(panel, plan.spec.inputs)
-            baselines = asked_for(metrics.baselines, plan.seasonality)
+    with contextlib.ExitStack() as held:
+        held.enter_context(ranks.together(places.devices[0]))
+        if not ranks.leads:
+            return follow(ranks, sources, path, data, reading, network, training, metrics, places, clock)
+        with ranks.agreeing():
+            refuse_overwriting("--model", path, sources)
+            check_writable(path)
+            check_output(output, path, *sources)
+            check_pictures(pictures, output, path, *sources)
+            lock = model_lock(path, run.wait, on_note=messages.note, on_warning=messages.warning, sleep=clock.sleep)
+            held.enter_context(lock)
+            with clock.interruptible():
+                panel = read(sources, data, reading, messages)
+                if network.min is None and network.loss != "negative-binomial" and np.nanmin(panel.values) >= 0:
+                    messages.note("no value is negative; --min 0 keeps every forecast from falling below 0")
+                plan = resolve(panel, network, training, metrics)
+                unknown = unknown_categories(panel, plan.spec.inputs)
+                baselines = asked_for(metrics.baselines, plan.seasonality)
         found = None
         if entries:
             task = plan_search(panel, plan, network, training, metrics, search, entries, named=True)
@@ -122,7 +131,7 @@ def train(
             messages.note(line)
         resume = Resume(path, use=run.resume, on_note=messages.note, on_warning=messages.warning)
         losses = Losses()
-        with TrainingProgress(messages.progress_stream) as progress, ranks.together(places.devices[0]):
+        with TrainingProgress(messages.progress_stream) as progress:
             on_event = each_of(progress.update, losses.update)
             trainer = Trainer(
                 panel, plan, device=places, clock=clock, on_event=on_event, baselines=baselines, resume=resume
@@ -165,32 +174,24 @@ def follow(
     places: Places,
     clock: machine.Clock,
 ) -> int:
-    """`train` in a process that does not lead: the same steps, nothing written, and an error shown if it is its own."""
+    """`train` in a process that does not lead: the same steps, and nothing written."""
     from stacklstm_cli.training.defaults import resolve
     from stacklstm_cli.training.fitting import Trainer
     from stacklstm_cli.training.resume import Resume
 
     try:
-        panel = read_panel(sources, data, reading)
-        plan = resolve(panel, network, training, metrics)
-        with ranks.together(places.devices[0]):
-            Trainer(panel, plan, device=places, clock=clock, resume=Resume(path)).run({})
-    except StacklstmError:
-        begin = time.monotonic()
-        while time.monotonic() - begin < SECONDS_TO_BE_ENDED:
-            if clock.signal_number is not None:
-                break
-            time.sleep(0.05)
-        else:
+        with ranks.agreeing():
+            panel = read_panel(sources, data, reading)
+            plan = resolve(panel, network, training, metrics)
+        Trainer(panel, plan, device=places, clock=clock, resume=Resume(path)).run({})
+    except PeerLostError as error:
+        if clock.signal_number is None:
             raise
+        raise ToldError(clock.exit_status) from error  # torchrun ends all and says which one has died
     return clock.exit_status
 
 
-SECONDS_TO_BE_ENDED = 3.0
-"""In which torchrun ends a process because the first one has failed: that one has then said why."""
-
-
-def refuse_shared(ranks: Ranks, sources: list[str], entries: tuple[str, ...]) -> None:
+def refuse_shared(ranks: Ranks, sources: list[str], entries: tuple[str, ...] = ()) -> None:
     """Raise `UsageError` for what several processes cannot do together."""
     if ranks.size == 1 or not ("-" in sources or entries):
         return
@@ -200,6 +201,13 @@ def refuse_shared(ranks: Ranks, sources: list[str], entries: tuple[str, ...]) ->
         hint="Name a file that each of them can read." if "-" in sources else "Find them first with stacklstm tune.",
         code="ranks_cannot_share",
     )
+
+
+def require_same(ranks: Ranks, saved: checkpoints.Checkpoint, panel: Panel, *options: object) -> None:
+    """Raise `DataError` where several processes would not forecast alike."""
+    if ranks.size > 1:
+        told = {"data": panel.fingerprint(), "model": saved.digest, "options": repr(options)}
+        ranks.require_same(told | checkpoints.versions())
 
 
 def predict(
@@ -212,33 +220,34 @@ def predict(
     pictures: PictureConfig,
     messages: Messages,
 ) -> None:
-    """Forecast with a saved model and write the forecasts."""
-    device = machine.prepare(runtime)
-    future = [] if config.future is None else [config.future]
-    check_output(output, path, *sources, *future)
-    check_pictures(pictures, output, path, *sources, *future)
-    refuse_ignored(config, pictures)
-    require_files([*sources, *future])
-    saved = checkpoints.load(path)
-    if saved.spec.labels is not None:
-        from stacklstm_cli.cli import labelling
-
-        panel = labelling.read_for(saved, sources, reading, messages)
-        device = forecasting_device(runtime, device, saved.spec, panel.n_series)
-        given = labelling.differing(config, pictures)
-        labelling.predict(saved, panel, path, device, given, output, messages)
+    """Forecast with a saved model and write the forecasts; several processes share them, and the first writes."""
+    ranks = Ranks.of()
+    refuse_shared(ranks, sources)
+    with ranks.connected():
+        with ranks.agreeing():
+            device = machine.prepare(runtime, ranks=ranks)
+            future = [] if config.future is None else [config.future]
+            if ranks.leads:
+                check_output(output, path, *sources, *future)
+                check_pictures(pictures, output, path, *sources, *future)
+            refuse_ignored(config, pictures)
+            require_files([*sources, *future])
+            saved = checkpoints.load(path)
+        if saved.spec.labels is not None or config.attention_weights or config.future_template:
+            with ranks.agreeing():
+                if ranks.leads:
+                    predict_alone(saved, sources, path, config, reading, runtime, device, output, pictures, messages)
+            return
+        with ranks.agreeing():
+            panel = read(sources, saved.data_config, reading, messages, saved, path, config.future)
+            forecaster = saved.forecaster(forecasting_device(runtime, device, saved.spec, panel.n_series))
+            horizon, shown = asked_rows(forecaster, config)
+            require_known(panel, horizon)
+        require_same(ranks, saved, panel, horizon, shown, runtime.threads)
+        values = in_parts(forecaster, panel, newest(panel), horizon, [MEDIAN, *shown], ranks)  # [N, H, 1 + Q]
+    if not ranks.leads:
         return
-    panel = read(sources, saved.data_config, reading, messages, saved, path, config.future)
-    horizon = config.horizon or saved.spec.horizon
-    forecaster = saved.forecaster(forecasting_device(runtime, device, saved.spec, panel.n_series))
-    forecaster.check(horizon, [])
-    if config.future_template:
-        frame = future_template(panel, horizon)
-    elif config.attention_weights:
-        frame = attention_frame(forecaster, panel)
-    else:
-        require_known(panel, horizon)
-        frame = forecast_frame(forecaster, panel, config)
+    frame = values_frame(panel, values, shown, config.wide)
 
     def picture() -> Picture:
         long = frame
@@ -249,6 +258,35 @@ def predict(
 
     with drawn(pictures, messages, picture):
         write_forecast(frame, output, finished(forecast_document(path, panel, saved), messages))
+
+
+def predict_alone(
+    saved: checkpoints.Checkpoint,
+    sources: list[str],
+    path: Path,
+    config: ForecastConfig,
+    reading: ReadingConfig,
+    runtime: ForecastRuntimeConfig,
+    device: torch.device,
+    output: OutputConfig,
+    pictures: PictureConfig,
+    messages: Messages,
+) -> None:
+    """What `predict` writes besides forecasts of values, none of which is worth a second process."""
+    if saved.spec.labels is not None:
+        from stacklstm_cli.cli import labelling
+
+        panel = labelling.read_for(saved, sources, reading, messages)
+        device = forecasting_device(runtime, device, saved.spec, panel.n_series)
+        given = labelling.differing(config, pictures)
+        labelling.predict(saved, panel, path, device, given, output, messages)
+        return
+    panel = read(sources, saved.data_config, reading, messages, saved, path, config.future)
+    forecaster = saved.forecaster(device)
+    horizon = config.horizon or saved.spec.horizon
+    forecaster.check(horizon, [])
+    frame = future_template(panel, horizon) if config.future_template else attention_frame(forecaster, panel)
+    write_forecast(frame, output, finished(forecast_document(path, panel, saved), messages))
 
 
 LABELS_ONLY = ("class_weights",)

@@ -7,7 +7,7 @@ import dataclasses
 import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stacklstm_cli.cli.charts import Picture, backtest_picture
 from stacklstm_cli.cli.documents import saved_document, saved_line, score_document
@@ -22,7 +22,7 @@ from stacklstm_cli.cli.report import (
     write_document,
     write_forecasts,
 )
-from stacklstm_cli.cli.runs import diagnosed, finished, read
+from stacklstm_cli.cli.runs import diagnosed, finished, read, refuse_shared, require_same
 from stacklstm_cli.cli.webpage import write_page
 from stacklstm_cli.config import (
     BASELINES,
@@ -48,10 +48,14 @@ from stacklstm_cli.files import append_line, check_appendable
 from stacklstm_cli.model import checkpoint as checkpoints
 from stacklstm_cli.model.forecaster import Forecaster
 from stacklstm_cli.model.frame import backtest_frames, refuse_backtest_clash
+from stacklstm_cli.ranks import Ranks
 from stacklstm_cli.training import runtime as machine
 from stacklstm_cli.training.defaults import season_of
 from stacklstm_cli.training.placement import forecasting_device
 from stacklstm_cli.training.refitting import Refitting
+
+if TYPE_CHECKING:
+    import torch
 
 Compare = Callable[[Any, str], str]
 """From a table and a baseline to why the model is worse; "" where it is not."""
@@ -70,39 +74,37 @@ def evaluate(
     pictures: PictureConfig,
     messages: Messages,
 ) -> None:
-    """Score a saved model and write its table."""
-    device = machine.prepare(runtime)
-    if config.append is not None:
-        raise UsageError(
-            "--append adds a line about a saved forecast, and none is given.",
-            hint="Name the forecast with --against.",
-            code="append_without_against",
-        )
-    check_output(output, path, *sources)
-    others = [] if config.forecasts is None else [config.forecasts]
-    check_pictures(pictures, output, path, *sources, *others, report=config.report)
-    if config.forecasts is not None:
-        check_forecasts(config.forecasts, path, *sources, *([output.output] if output.output else []))
-    require_files(sources)
-    saved = checkpoints.load(path)
-    if saved.spec.labels is not None:
-        from stacklstm_cli.cli import labelling
-
-        panel = labelling.read_for(saved, sources, reading, messages)
-        device = forecasting_device(runtime, device, saved.spec, panel.n_series)
-        given = labelling.differing(config, metrics) - {"in_sample", "fail_if_worse_than"}
-        worst = config.fail_if_worse_than
-        labelling.evaluate(saved, panel, path, device, given, output, pictures, messages, worst)
+    """Score a saved model and write its table; several processes share the forecasts, and the first writes."""
+    ranks = Ranks.of()
+    refuse_shared(ranks, sources)
+    with ranks.connected():
+        with ranks.agreeing():
+            device = machine.prepare(runtime, ranks=ranks)
+            if ranks.leads:
+                check_places(sources, path, config, output, pictures)
+            require_files(sources)
+            saved = checkpoints.load(path)
+        if saved.spec.labels is not None:
+            with ranks.agreeing():
+                if ranks.leads:
+                    evaluate_labels(
+                        saved, sources, path, config, reading, metrics, runtime, device, output, pictures, messages
+                    )
+            return
+        with ranks.agreeing():
+            refuse_baseline(config.fail_if_worse_than, BASELINES, "forecasts")
+            panel = read(sources, saved.data_config, reading, messages, saved, path)
+            if config.forecasts is not None:
+                refuse_backtest_clash(panel)
+            most = panel.values.size // (config.step or saved.spec.horizon)
+            windows = most if config.origins is None else min(most, config.origins * panel.n_series)
+            device = forecasting_device(runtime, device, saved.spec, windows)
+        asked = dataclasses.replace(config, forecasts=None, report=None)  # places where the first process writes
+        require_same(ranks, saved, panel, asked, metrics, runtime.threads)
+        with refits(saved, panel, config.refit_every, messages) as refitting:
+            scored = score(saved, panel, config, metrics, device, refitting, messages.note, ranks)
+    if not ranks.leads:
         return
-    refuse_baseline(config.fail_if_worse_than, BASELINES, "forecasts")
-    panel = read(sources, saved.data_config, reading, messages, saved, path)
-    if config.forecasts is not None:
-        refuse_backtest_clash(panel)
-    most = panel.values.size // (config.step or saved.spec.horizon)
-    windows = most if config.origins is None else min(most, config.origins * panel.n_series)
-    device = forecasting_device(runtime, device, saved.spec, windows)
-    with refits(saved, panel, config.refit_every, messages) as refitting:
-        scored = score(saved, panel, config, metrics, device, refitting, messages.note)
     messages.note(scored.explanation)
     if scored.rows == "holdout" and panel.fingerprint() != saved.data["fingerprint"]:
         messages.note("the file is not the one that the model was trained on")
@@ -121,6 +123,45 @@ def evaluate(
         if config.report is not None:
             write_page(config.report, finished(document, messages), scored.backtest, picture(), messages)
         write_document(finished(document, messages), output)
+
+
+def check_places(
+    sources: list[str], path: Path, config: EvaluationConfig, output: OutputConfig, pictures: PictureConfig
+) -> None:
+    """Find out before the work whether everything can be written where it was asked for."""
+    if config.append is not None:
+        raise UsageError(
+            "--append adds a line about a saved forecast, and none is given.",
+            hint="Name the forecast with --against.",
+            code="append_without_against",
+        )
+    check_output(output, path, *sources)
+    others = [] if config.forecasts is None else [config.forecasts]
+    check_pictures(pictures, output, path, *sources, *others, report=config.report)
+    if config.forecasts is not None:
+        check_forecasts(config.forecasts, path, *sources, *([output.output] if output.output else []))
+
+
+def evaluate_labels(
+    saved: checkpoints.Checkpoint,
+    sources: list[str],
+    path: Path,
+    config: EvaluationConfig,
+    reading: ReadingConfig,
+    metrics: MetricConfig,
+    runtime: ForecastRuntimeConfig,
+    device: torch.device,
+    output: OutputConfig,
+    pictures: PictureConfig,
+    messages: Messages,
+) -> None:
+    """Score a model of labels, which is done in a moment: several processes do not share it."""
+    from stacklstm_cli.cli import labelling
+
+    panel = labelling.read_for(saved, sources, reading, messages)
+    device = forecasting_device(runtime, device, saved.spec, panel.n_series)
+    given = labelling.differing(config, metrics) - {"in_sample", "fail_if_worse_than"}
+    labelling.evaluate(saved, panel, path, device, given, output, pictures, messages, config.fail_if_worse_than)
 
 
 def refuse_baseline(name: str | None, known: Sequence[str], what: str) -> None:
@@ -190,6 +231,8 @@ def against(
     DATA is read as the model reads it: the one that is typed, else the one of its name where there is one; else by
     the forecast's own columns.
     """
+    if not Ranks.of().leads:  # nothing is forecast
+        return
     forecast = str(config.against)
     refuse_without_effect(config)
     path = model or (usual if usual is not None and usual.exists() else None)

@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -26,15 +26,28 @@ from stacklstm_cli.evaluation.metrics import (
     series_metrics,
     sum_errors,
 )
+from stacklstm_cli.ranks import ALONE, Ranks
 
 ROWS_AT_ONCE = 1_000_000
 
 
 class Predictor(Protocol):
-    """Whatever can forecast: the network and the baselines."""
+    """Whatever can forecast: the network and the baselines. What takes long has `pieces` too, see `Divisible`."""
 
     def forecast(self, panel: Panel, origins: Origins, horizon: int, quantiles: Sequence[float]) -> Floats:
         """[O, H, Q] in the user's units, from the rows before `origins.rows` of each series only."""
+        ...
+
+
+@runtime_checkable
+class Divisible(Predictor, Protocol):
+    """A predictor whose forecasts several processes may share, each giving those that one process would, to the bit."""
+
+    def pieces(self, panel: Panel, origins: Origins, parts: Ints) -> Ints:
+        """[O] numbers from 0: origins of one number are forecast by one process.
+
+        `parts` [O] is the part of the panel in which `forecast` will be asked for each origin, see `in_parts`.
+        """
         ...
 
 
@@ -139,10 +152,12 @@ def backtest(
     horizon: int,
     quantiles: Sequence[float],
     seasonality: int,
+    ranks: Ranks = ALONE,
 ) -> Backtest:
     """Let every predictor forecast every origin.
 
-    `quantiles` must hold 0.5, the point forecast. `seasonality` is the m that scales errors.
+    `quantiles` must hold 0.5, the point forecast. `seasonality` is the m that scales errors. Several `ranks` share
+    the forecasts; the backtest of those that do not lead is of no use.
     """
     history = np.zeros(panel.n_series, dtype=np.int64)
     scored, first = np.unique(origins.series, return_index=True)
@@ -155,26 +170,50 @@ def backtest(
         seasonality=seasonality,
         actual=actuals(panel, origins, horizon),
         forecasts={
-            name: in_parts(predictor, panel, origins, horizon, quantiles) for name, predictor in predictors.items()
+            name: in_parts(predictor, panel, origins, horizon, quantiles, ranks)
+            for name, predictor in predictors.items()
         },
         scales=seasonal_scales(panel.values, panel.offsets, history, seasonality),
     )
 
 
-def in_parts(predictor: Predictor, panel: Panel, origins: Origins, horizon: int, quantiles: Sequence[float]) -> Floats:
-    """[O, H, Q] of all origins, some series at a time, as predictors hold several numbers for each row of a panel."""
+def in_parts(
+    predictor: Predictor,
+    panel: Panel,
+    origins: Origins,
+    horizon: int,
+    quantiles: Sequence[float],
+    ranks: Ranks = ALONE,
+) -> Floats:
+    """[O, H, Q] of all origins, some series at a time, as predictors hold several numbers for each row of a panel.
+
+    Of several `ranks` each computes its pieces of a predictor that is `Divisible`, the first one all of any other; it
+    has them all in the end, the others theirs and 0 elsewhere. What goes wrong in one is raised in all.
+    """
+    borders = part_borders(panel)
+    if len(borders) == 2 and ranks.size == 1:
+        return predictor.forecast(panel, origins, horizon, quantiles)
+    forecasts = np.zeros((len(origins), horizon, len(quantiles)))
+    with ranks.agreeing():
+        parts = np.searchsorted(borders, origins.series, side="right") - 1  # [O]
+        pieces = predictor.pieces(panel, origins, parts) if isinstance(predictor, Divisible) else np.zeros_like(parts)
+        owners = ranks.owners(pieces)  # [O]
+        for number, (begin, end) in enumerate(itertools.pairwise(borders)):
+            mine = np.flatnonzero((parts == number) & (owners == ranks.rank))
+            if mine.size:
+                some = Origins(origins.series[mine] - begin, origins.rows[mine])
+                forecasts[mine] = predictor.forecast(panel.part(begin, end), some, horizon, quantiles)
+    ranks.collect(forecasts, owners)
+    return forecasts
+
+
+def part_borders(panel: Panel) -> list[int]:
+    """The first series of each part of at least `ROWS_AT_ONCE` rows or so, and the number of series."""
     borders = [0]
     for index in range(1, panel.n_series):
         if panel.offsets[index + 1] - panel.offsets[borders[-1]] > ROWS_AT_ONCE:
             borders.append(index)
-    if borders == [0]:
-        return predictor.forecast(panel, origins, horizon, quantiles)
-    forecasts = np.empty((len(origins), horizon, len(quantiles)))
-    for begin, end in itertools.pairwise([*borders, panel.n_series]):
-        inside = slice(*np.searchsorted(origins.series, (begin, end)))
-        some = Origins(origins.series[inside] - begin, origins.rows[inside])
-        forecasts[inside] = predictor.forecast(panel.part(begin, end), some, horizon, quantiles)
-    return forecasts
+    return [*borders, panel.n_series]
 
 
 def _number(value: float) -> float | None:

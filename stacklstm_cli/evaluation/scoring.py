@@ -22,6 +22,7 @@ from stacklstm_cli.evaluation.statistical import Statistical, added, asked_for
 from stacklstm_cli.evaluation.verdict import MODEL
 from stacklstm_cli.model.checkpoint import Checkpoint
 from stacklstm_cli.model.forecaster import Forecaster
+from stacklstm_cli.ranks import ALONE, Ranks
 
 Rows = Literal["new rows", "holdout", "in sample"]
 EXPLANATIONS: dict[Rows, str] = {
@@ -77,30 +78,34 @@ def evaluate(
     device: torch.device,
     refitting: Callable[[Forecaster, Origins], Predictor] | None = None,
     tell: Callable[[str], None] = lambda note: None,
+    ranks: Ranks = ALONE,
 ) -> Scored:
     """Backtest the saved model beside the baselines on the rows it may be scored on.
 
     New rows by the final weights, where there is a horizon of them; else the holdout by the judged weights.
     `refitting` makes, of the forecaster and the origins, a predictor that is fitted anew on the way; `tell` takes
-    what a person should know of the baselines.
+    what a person should know of the baselines. Several `ranks` share the forecasts; only what the first of them
+    returns is of use.
     Raises `UsageError` for a range that makes no sense, `DataError` where no origin is left.
     """
-    horizon = checkpoint.spec.horizon
-    step = config.step or horizon
-    chosen = choose_origins(checkpoint, panel, config, step)
-    rows, origins = chosen.rows, chosen.origins
-    seasonality = metrics.seasonality or checkpoint.seasonality
-    asked = {*config.quantiles, *interval_quantiles(config.interval)}
-    quantiles = sorted({*(asked or checkpoint.spec.quantiles), MEDIAN})
-    # Without a refit the rows after the last training row begin with the holdout, which the final calibration knows.
-    held = rows == "holdout" or (rows == "new rows" and not checkpoint.knows_holdout)
-    forecaster = checkpoint.judged_forecaster(device) if held else checkpoint.forecaster(device)
-    forecaster.check(horizon, quantiles)
-    model = forecaster if refitting is None else refitting(forecaster, origins)
-    baselines = baselines_for(metrics.baselines, origins, seasonality, tell)
-    refuse_too_many(origins, horizon * len(quantiles) * (1 + len(baselines)), step)
-    found = backtest({MODEL: model, **baselines}, panel, origins, horizon, quantiles, seasonality)
-    tell_of(baselines, tell)
+    with ranks.agreeing():
+        horizon = checkpoint.spec.horizon
+        step = config.step or horizon
+        chosen = choose_origins(checkpoint, panel, config, step)
+        rows, origins = chosen.rows, chosen.origins
+        seasonality = metrics.seasonality or checkpoint.seasonality
+        asked = {*config.quantiles, *interval_quantiles(config.interval)}
+        quantiles = sorted({*(asked or checkpoint.spec.quantiles), MEDIAN})
+        # Without a refit the rows after the last training row begin with the holdout, which the final calibration
+        # knows.
+        held = rows == "holdout" or (rows == "new rows" and not checkpoint.knows_holdout)
+        forecaster = checkpoint.judged_forecaster(device) if held else checkpoint.forecaster(device)
+        forecaster.check(horizon, quantiles)
+        model = forecaster if refitting is None else refitting(forecaster, origins)
+        baselines = baselines_for(metrics.baselines, origins, seasonality, tell)
+        refuse_too_many(origins, horizon * len(quantiles) * (1 + len(baselines)), step)
+    found = backtest({MODEL: model, **baselines}, panel, origins, horizon, quantiles, seasonality, ranks)
+    tell_of(baselines, tell, ranks)
     return Scored(
         found,
         rows,
@@ -122,10 +127,11 @@ def baselines_for(
     return {**standard_baselines(seasonality), **statistical}
 
 
-def tell_of(baselines: Mapping[str, Predictor], tell: Callable[[str], None]) -> None:
-    """Say what became of the baselines that are fitted."""
+def tell_of(baselines: Mapping[str, Predictor], tell: Callable[[str], None], ranks: Ranks = ALONE) -> None:
+    """Say what became of the baselines that are fitted, by all processes together."""
     for one in baselines.values():
         if isinstance(one, Statistical):
+            one.add_up(ranks)
             tell(one.explained())
 
 

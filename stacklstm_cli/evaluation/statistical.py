@@ -15,9 +15,10 @@ import numpy as np
 
 from stacklstm_cli.config import NO_BASELINES, STATISTICAL_BASELINES
 from stacklstm_cli.data.origins import Origins
-from stacklstm_cli.data.panel import Floats, Panel
+from stacklstm_cli.data.panel import Floats, Ints, Panel
 from stacklstm_cli.errors import UsageError
 from stacklstm_cli.evaluation.baselines import Naive
+from stacklstm_cli.ranks import Ranks
 
 MOST_ROWS = 1000
 """Newest rows that a fit sees, or four seasons where these are more: exponential smoothing forgets, and a fit's time
@@ -65,6 +66,14 @@ class Statistical:
             else:
                 forecast[at] = found
         return forecast
+
+    def pieces(self, panel: Panel, origins: Origins, parts: Ints) -> Ints:
+        """[O] each origin is fitted by itself."""
+        return np.arange(len(origins))
+
+    def add_up(self, ranks: Ranks) -> None:
+        """Count what all processes did that shared the origins."""
+        self.fits, self.fell_back, self.filled = ranks.sums([self.fits, self.fell_back, self.filled])
 
     def fitted(self, history: Floats, horizon: int, quantiles: Sequence[float]) -> Floats | None:
         """[H, Q] after the last row of a history that begins with an observed value; None where nothing fits it."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from stacklstm_cli.config import MEDIAN
 from stacklstm_cli.data.origins import Origins
-from stacklstm_cli.data.panel import Floats, Panel
+from stacklstm_cli.data.panel import Floats, Ints, Panel
 from stacklstm_cli.errors import UsageError
 from stacklstm_cli.model.calibration import Calibration
 from stacklstm_cli.model.heads import build_head
@@ -45,8 +45,18 @@ class Forecaster:
         result = np.empty((len(origins), horizon, len(quantiles)))
         with torch.inference_mode():
             for part, batch in self.batches(windows, origins):
-                result[part.cpu().numpy()] = self.decoded(batch, horizon, quantiles).cpu().numpy()
-        return user_units(torch.from_numpy(result), self.spec).numpy()
+                forecast = user_units(self.decoded(batch, horizon, quantiles), self.spec)  # [B, H, Q]
+                result[part.cpu().numpy()] = forecast.cpu().numpy()
+        return result
+
+    def pieces(self, panel: Panel, origins: Origins, parts: Ints) -> Ints:
+        """[O] the batch of each origin, where those of each part, `parts` [O], are asked for at once.
+
+        Matrix products depend in their last bits on how many windows there are, so a batch is never divided.
+        """
+        place = np.arange(len(origins)) - np.searchsorted(parts, parts)  # [O] among the origins of its part
+        numbers = parts * max(len(origins), 1) + place // self.batch_size
+        return np.unique(numbers, return_inverse=True)[1].astype(np.int64)
 
     def learned(self, panel: Panel, origins: Origins) -> tuple[Floats, Floats]:
         """The learned quantiles [O, H, Q] before any calibration, and the scale of each window [O], in learned units.

@@ -28,20 +28,35 @@ def forecast_frame(forecaster: Forecaster, panel: Panel, config: ForecastConfig)
     Series stand in the order of the input, rows in the order of time. Raises `UsageError` for a horizon or
     a quantile that the model has not learned.
     """
+    horizon, shown = asked_rows(forecaster, config)
+    values = forecaster.forecast(panel, newest(panel), horizon, [MEDIAN, *shown])  # [N, H, 1 + Q]
+    return values_frame(panel, values, shown, config.wide)
+
+
+def asked_rows(forecaster: Forecaster, config: ForecastConfig) -> tuple[int, list[float]]:
+    """How many rows of which quantiles beside the point forecast. Raises `UsageError` for what was not learned."""
     horizon = config.horizon or forecaster.spec.horizon
-    learned = () if forecaster.spec.loss in POINT_LOSSES else forecaster.spec.quantiles
-    shown = wanted_quantiles(config, learned)
-    origins = Origins(np.arange(panel.n_series), panel.lengths)
-    values = forecaster.forecast(panel, origins, horizon, [MEDIAN, *shown])  # [N, H, 1 + Q]
-    positions = panel.ends[:, None] + np.arange(horizon)  # [N, H]
-    return wide(panel, positions, values) if config.wide else long(panel, positions, values, shown)
+    shown = wanted_quantiles(config, () if forecaster.spec.loss in POINT_LOSSES else forecaster.spec.quantiles)
+    forecaster.check(horizon, [MEDIAN, *shown])
+    return horizon, shown
+
+
+def newest(panel: Panel) -> Origins:
+    """The one after the last row of every series."""
+    return Origins(np.arange(panel.n_series), panel.lengths)
+
+
+def values_frame(panel: Panel, values: Floats, shown: Sequence[float], is_wide: bool) -> pd.DataFrame:
+    """The table of forecasts [N, H, 1 + Q] after the newest origins: the point forecast, then the quantiles `shown`."""
+    positions = panel.ends[:, None] + np.arange(values.shape[1])  # [N, H]
+    return wide(panel, positions, values) if is_wide else long(panel, positions, values, shown)
 
 
 def attention_frame(forecaster: Forecaster, panel: Panel) -> pd.DataFrame:
     """How much each step of the newest context of every series counts: key columns, the time of the step's last
     row, `weight`. Raises `UsageError` for a model without attention."""
     spec = forecaster.spec
-    weights = forecaster.attention_weights(panel, Origins(np.arange(panel.n_series), panel.lengths))  # [N, S]
+    weights = forecaster.attention_weights(panel, newest(panel))  # [N, S]
     positions = panel.ends[:, None] - 1 - spec.rows_after_steps.numpy()  # [N, S]
     frame = keyed(panel, positions)
     frame["weight"] = weights.ravel()

@@ -30,12 +30,12 @@ from stacklstm_cli.model.forecaster import Forecaster
 from stacklstm_cli.model.inputs import number_statistics
 from stacklstm_cli.model.network import StackedRNN
 from stacklstm_cli.model.windows import Windows, learned_units
+from stacklstm_cli.ranks import get_ranks
 from stacklstm_cli.training.continuation import Continuation, FromWeights
 from stacklstm_cli.training.defaults import Plan
 from stacklstm_cli.training.lessons import Lessons, lesson_origins, series_weights
 from stacklstm_cli.training.loop import Fit, OnEvent, Schedule, fit, no_snapshots
 from stacklstm_cli.training.placement import Where, Work, places_of
-from stacklstm_cli.training.ranks import get_ranks
 from stacklstm_cli.training.resume import Resume
 from stacklstm_cli.training.runtime import Clock, Interrupted
 from stacklstm_cli.training.start import Ridge, Start, choose_start, start_with

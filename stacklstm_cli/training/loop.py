@@ -18,10 +18,10 @@ from torch import Tensor, nn
 
 from stacklstm_cli.errors import NothingLearnedError
 from stacklstm_cli.model.heads import Teacher, build_teacher
+from stacklstm_cli.ranks import get_ranks
 from stacklstm_cli.training.lessons import Lessons
 from stacklstm_cli.training.optimiser import AdamW, Group, WeightAverage
 from stacklstm_cli.training.precision import Precision, usable
-from stacklstm_cli.training.ranks import get_ranks
 from stacklstm_cli.training.runtime import Clock, Interrupted, Stopped
 from stacklstm_cli.training.shards import Network, Shards, lesson_loss, one_openmp_thread
 

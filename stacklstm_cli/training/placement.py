@@ -16,10 +16,10 @@ from stacklstm_cli.config import RuntimeConfig
 from stacklstm_cli.errors import UsageError
 from stacklstm_cli.model.heads import build_teacher
 from stacklstm_cli.model.network import NetworkSpec
+from stacklstm_cli.ranks import ALONE, Ranks, get_ranks
 from stacklstm_cli.training.lessons import Lessons
 from stacklstm_cli.training.loop import WARM_STEPS, Schedule, ShuffledBatches, build_optimiser, train_step
 from stacklstm_cli.training.precision import Precision, trains_bfloat16, usable
-from stacklstm_cli.training.ranks import ALONE, Ranks, get_ranks
 from stacklstm_cli.training.runtime import Clock, prepare
 from stacklstm_cli.training.shards import Network, Shards, multiplications, one_openmp_thread
 

@@ -56,7 +56,7 @@ class Refitting:
         self.clock = clock
         self.on_event = on_event
         self.weights: dict[int, dict[str, torch.Tensor]] = {}
-        self.places = Places((forecaster.device,))
+        self.devices = Places((forecaster.device,))
 
     def explained(self) -> str:
         """What is about to be done, for a person."""
@@ -73,7 +73,7 @@ class Refitting:
         signal ends it.
         """
         result = np.empty((len(origins), horizon, len(quantiles)))
-        places = np.searchsorted(self.fitted_at, cutoffs_of(panel, origins), side="right") - 1  # [O]
+        places = self.places(panel, origins)  # [O]
         for place in np.unique(places).tolist():
             mine = np.flatnonzero(places == place)
             some = Origins(origins.series[mine], origins.rows[mine])
@@ -81,6 +81,15 @@ class Refitting:
             result[mine] = self.forecaster.forecast(panel, some, horizon, quantiles)
             self.refuse_signal(place + 1)
         return result
+
+    def pieces(self, panel: Panel, origins: Origins, parts: Ints) -> Ints:
+        """[O] the network of each origin, whatever part it is in, so that each is fitted by one process alone."""
+        return self.places(panel, origins)
+
+    def places(self, panel: Panel, origins: Origins) -> Ints:
+        """[O] which of the networks forecasts each origin."""
+        found: Ints = np.searchsorted(self.fitted_at, cutoffs_of(panel, origins), side="right") - 1
+        return found
 
     def load(self, place: int) -> None:
         """Give the forecaster the network fitted at this place of `fitted_at`; it is fitted once."""
@@ -97,7 +106,7 @@ class Refitting:
         trainer = Trainer(
             known,
             plan,
-            device=self.places,
+            device=self.devices,
             clock=self.clock,
             on_event=lambda event: self.on_event(event | label),
         )

@@ -18,12 +18,12 @@ from typing import Any
 import safetensors.torch
 
 from stacklstm_cli.data.panel import Panel
-from stacklstm_cli.errors import DataError, ModelError
+from stacklstm_cli.errors import ModelError
 from stacklstm_cli.files import clear_leftovers
 from stacklstm_cli.model.checkpoint import Weights, read_sealed, versions, write_sealed
 from stacklstm_cli.model.header import FORMAT, verify
+from stacklstm_cli.ranks import DIFFERENCES, VERSIONS_DIFFER, Ranks, get_ranks
 from stacklstm_cli.training.loop import Fit, Snapshot
-from stacklstm_cli.training.ranks import Ranks, get_ranks
 from stacklstm_cli.training.runtime import Clock
 from stacklstm_cli.training.start import Ridge
 
@@ -36,8 +36,6 @@ MOST_SECONDS = 120.0
 """After which a state is written that is no better than the one before."""
 WORK_PER_WRITE = 50
 """How many times as long as a write takes must pass before the next."""
-DIFFERENCES = {"data": "the data differs", "options": "the options differ", "origin": "it went on from another model"}
-"""What is said of the parts of an identity that differ; of any other, that the versions do."""
 
 
 @dataclass(frozen=True)
@@ -99,26 +97,11 @@ class Resume:
             self._share()
 
     def _share(self) -> None:
-        """Let all processes go on where the first does. Raises `DataError` in one that would train something else."""
+        """Let all processes go on where the first does. Raises `DataError` where one would train something else."""
         ranks = get_ranks()
-        first = json.loads(ranks.text_of_first(json.dumps(self.identity).encode()))
-        differing = [name for name, value in self.identity.items() if first[name] != value]
-        if differing:
-            ranks.largest(ranks.rank)  # so that all end with the reason
-            what = DIFFERENCES.get(differing[0], "the version of stacklstm or of its libraries differs")
-            raise DataError(
-                f"Process {ranks.rank} would train something else than the first one: {what}.",
-                hint="Give every process the same files, options and versions.",
-                code="ranks_differ",
-            )
-        if other := ranks.largest(0):
-            raise DataError(
-                f"Process {other} would train something else than the first one.",
-                hint="Give every process the same files, options and versions.",
-                code="ranks_differ",
-            )
+        ranks.require_same(self.identity)
         goes_on = bool(self._finished or self._current)
-        data = ranks.text_of_first(self.path.read_bytes() if goes_on else b"")
+        data = ranks.text_of(0, self.path.read_bytes() if goes_on else b"")
         if data and not ranks.leads:
             self._take(verify(self.path, data), safetensors.torch.load(data))
 
@@ -128,7 +111,7 @@ class Resume:
             document, data = read_sealed(self.path)
             differing = [name for name, value in self.identity.items() if document["identity"].get(name) != value]
             if differing:
-                what = DIFFERENCES.get(differing[0], "the version of stacklstm or of its libraries differs")
+                what = DIFFERENCES.get(differing[0], VERSIONS_DIFFER)
                 self.on_note(f"{self.path} is the state of another training ({what}): not used, replaced")
                 return
             self._take(document, safetensors.torch.load(data))

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from stacklstm_cli.config import RuntimeConfig
 from stacklstm_cli.errors import ExitStatus, StoppedError, UsageError
-from stacklstm_cli.training.ranks import ALONE, Ranks, get_ranks
+from stacklstm_cli.ranks import ALONE, Ranks, get_ranks
 
 if TYPE_CHECKING:
     import torch

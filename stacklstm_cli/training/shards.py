@@ -25,10 +25,10 @@ from stacklstm_cli.model.heads import Teacher, masked_mean
 from stacklstm_cli.model.labels import LabelNetwork
 from stacklstm_cli.model.layers import GATES
 from stacklstm_cli.model.network import NetworkSpec, StackedRNN
+from stacklstm_cli.ranks import Ranks, get_ranks
 from stacklstm_cli.training.lessons import Lesson, Lessons
 from stacklstm_cli.training.pace import Pace
 from stacklstm_cli.training.precision import Precision, lowered
-from stacklstm_cli.training.ranks import Ranks, get_ranks
 from stacklstm_cli.training.runtime import get_threads
 
 LEAST_WORK = 300_000_000
