@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from commands import ok, run
-from forked import Server, random_moments, server
+from forked import Server, random_moments
 from panels import wave
 
 from stacklstm_cli.errors import ModelError
@@ -24,7 +24,6 @@ from stacklstm_cli.training import resume
 from stacklstm_cli.training.defaults import resolve
 from stacklstm_cli.training.runtime import Clock
 
-__all__ = ["server"]
 SMALL = ("--hidden-size", "4", "--context-length", "12", "--horizon", "4", "--patch-length", "2", "-q")
 LONG = (*SMALL, "--epochs", "40", "--patience", "1000", "--dropout", "0.3")
 SHORT = (*SMALL, "--epochs", "2")
@@ -283,9 +282,7 @@ def damages(content: bytes, count: int, seed: int) -> list[bytes]:
 @pytest.fixture
 def interrupted(data: Path, server: Server) -> Path:
     """The working directory with a model and the state of an interrupted training."""
-    for moment in (1.0, 0.7, 1.5, 0.4, 2.5):
-        if not STATE.exists():
-            server.run("train", data, *LONG, kill_after=moment, number=signal.SIGTERM)
+    server.run("train", data, *LONG, kill_where=STATE.name)
     assert STATE.exists()
     ok("predict", data, "-q")
     return data

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ import pandas as pd
 import pytest
 from commands import ok as done
 from commands import run
+from forked import Server
 
 SMALL = ["--hidden-size", "4", "--layers", "1", "--epochs", "1"]
 
@@ -198,17 +198,16 @@ def test_holidays_of_a_place_that_is_not_there() -> None:
     assert "public holidays of DE-BY" in done("train", "sold.csv", "--holidays", "DE-BY", *SMALL).stderr
 
 
-def test_a_closed_pipe_ends_quietly() -> None:
+@pytest.mark.skipif(os.name == "nt", reason="has no named pipes")
+def test_a_closed_pipe_ends_quietly(server: Server) -> None:
     """As `| head -1` closes it."""
     sold().to_csv("sold.csv", index=False)
     done("train", "sold.csv", *SMALL)
-    words = [sys.executable, "-m", "stacklstm_cli", "predict", "sold.csv"]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        first = process.stdout.readline()
-        process.stdout.close()
-        said = process.stderr.read()
+    os.mkfifo("pipe")
+    server.start("predict", "sold.csv", stdout=Path("pipe").absolute())
+    with Path("pipe").open() as pipe:
+        first = pipe.readline()
+    said = server.end().stderr
     assert first == "day,forecast,q10,q50,q90\n", said
     assert "error" not in said
     assert "Traceback" not in said

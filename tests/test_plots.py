@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from commands import ok, run
+from forked import Server
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -580,11 +581,10 @@ class TestCommands:
         assert Path("bare.svg").read_bytes() == Path("usual.svg").read_bytes()
         assert {path.name for path in folder.iterdir()} == {"matplotlibrc", "none", "usual.svg", "bare.svg"}
 
-    def test_matplotlib_is_loaded_for_files_alone(self, model: Path, folder: Path) -> None:
+    def test_matplotlib_is_loaded_for_files_alone(self, model: Path, folder: Path, server: Server) -> None:
         """Neither a forecast nor a drawing in the terminal needs it."""
-        words = ["predict", str(model / "data.csv"), "-m", str(model / "data.safetensors"), "--show"]
-        code = (
-            f"import sys\nfrom stacklstm_cli.cli.app import main\ntry:\n    main({words!r})\n"
-            "except SystemExit as end:\n    assert not end.code\nassert 'matplotlib' not in sys.modules"
-        )
-        subprocess.run([sys.executable, "-c", code], check=True, timeout=120, capture_output=True)
+        words = ("predict", model / "data.csv", "-m", model / "data.safetensors")
+        shown, drawn = server.run(*words, "--show"), server.run(*words, "--plot", "p.png")
+        assert (shown.status, drawn.status) == (0, 0)
+        assert "matplotlib" not in shown.modules
+        assert "matplotlib" in drawn.modules
