@@ -68,6 +68,17 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield found
 
 
+@pytest.fixture(scope="module")
+def small_labels() -> Iterator[None]:
+    """Two networks of narrow convolutions where labels are trained as by default with three of 64, 128, 64."""
+    from stacklstm_cli.training import label_plan
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(label_plan, "FILTERS", (8, 8, 8))
+        patch.setattr(label_plan, "MEMBERS", 2)
+        yield
+
+
 @pytest.fixture
 def checkpoint() -> Checkpoint:
     """A small model of two series, with something in every field."""

@@ -19,6 +19,7 @@ from tests.test_labels import rows, whole_series
 pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 
+pytestmark = pytest.mark.usefixtures("small_labels")
 KINDS = {
     "plain": (),
     "attention": ("--attention", "--cell", "gru"),
@@ -62,7 +63,7 @@ def test_the_file_gives_what_predict_gives(tmp_path: Path, every_row: bool, kind
     frame = data(every_row)
     frame.to_csv(tmp_path / "d.csv", index=False)
     model, target = tmp_path / "m", tmp_path / "m.onnx"
-    options = ("--hidden-size", "4", "--epochs", "2", "--static", "size,hand", *KINDS[kind])
+    options = ("--hidden-size", "4", "--epochs", "1", "--static", "size,hand", *KINDS[kind])
     ok("train", tmp_path / "d.csv", "--label", "label", "-m", model, *options, "-qq")
     done = ok("export", model, "-o", target, "--data", tmp_path / "d.csv", "--format", "json")
     document = json.loads(done.stdout)

@@ -33,7 +33,8 @@ from stacklstm_cli.training.runtime import Interrupted
 from tests.commands import ok, run
 from tests.test_labels import rows, whole_series
 
-OPTIONS = ("--hidden-size", "4", "--layers", "1", "--epochs", "12", "--batch-size", "8", "--learning-rate", "0.01")
+OPTIONS = ("--hidden-size", "4", "--layers", "1", "--epochs", "6", "--batch-size", "8", "--learning-rate", "0.02")
+pytestmark = pytest.mark.usefixtures("small_labels")
 
 
 def more(count: int, name: str = "n", seed: int = 7) -> pd.DataFrame:

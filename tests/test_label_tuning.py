@@ -26,6 +26,7 @@ from stacklstm_cli.training.runtime import Clock
 from stacklstm_cli.training.search import StoppedError, shortened_schedule
 from tests.test_labels import rows, whole_series
 
+pytestmark = pytest.mark.usefixtures("small_labels")
 SMALL = ("--hidden-size", "4", "--epochs", "4", "--batch-size", "8", "--max-layers", "2")
 CPU = torch.device("cpu")
 
