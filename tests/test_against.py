@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from commands import ok, run, table_of
+from commands import ok, run, table_of, trained
 from forked import Server
 from layouts import LAYOUTS, QUICK, SMALL, Layout, single, stamps, wide
 from panels import wave
@@ -64,7 +64,7 @@ def test_every_layout_with_the_model_and_without_it(folder: Path, name: str) -> 
     layout = LAYOUTS[name]()
     layout.frame.to_csv("data.csv", index=False)
     layout.cut(11).to_csv("old.csv", index=False)
-    ok("train", "old.csv", "-m", "m.safetensors", *layout.words, *SMALL)
+    trained("old.csv", "-m", "m.safetensors", *layout.words, *SMALL)
     ok("predict", "old.csv", "-m", "m.safetensors", "-q", "-o", "f.csv")
     forecast = pd.read_csv("f.csv", dtype=dict.fromkeys(layout.keys, str), float_precision="round_trip")
     joined = forecast.merge(layout.came(), on=list(layout.keys), how="left", validate="one_to_one")
@@ -101,7 +101,7 @@ def test_forecasts_that_mirror_a_wide_file(folder: Path, name: str) -> None:
     layout = LAYOUTS[name]()
     layout.frame.to_csv("data.csv", index=False)
     layout.cut(11).to_csv("old.csv", index=False)
-    ok("train", "old.csv", "-m", "m.safetensors", *layout.words, *SMALL)
+    trained("old.csv", "-m", "m.safetensors", *layout.words, *SMALL)
     ok("predict", "old.csv", "-m", "m.safetensors", "-q", "-o", "f.csv")
     ok("predict", "old.csv", "-m", "m.safetensors", "-q", "--wide", "-o", "w.csv")
     long = document("data.csv", "--against", "f.csv", "-m", "m.safetensors")

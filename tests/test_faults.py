@@ -198,14 +198,20 @@ class Faults:
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="the file behind a descriptor is looked up in /proc")
 @pytest.mark.parametrize(
-    "errors", [[errno.ENOSPC], pytest.param([errno.EACCES, errno.EIO], marks=pytest.mark.slow)], ids=["full", "other"]
+    ("errors", "words"),
+    [
+        pytest.param([errno.ENOSPC], ["--no-refit"], id="full"),
+        pytest.param([errno.ENOSPC, errno.EACCES, errno.EIO], [], id="any", marks=pytest.mark.slow),
+    ],
 )
-def test_every_write_and_rename_fails_in_turn(data: Path, errors: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_write_and_rename_fails_in_turn(
+    data: Path, errors: list[int], words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The old model is as it was and the status is 4, or the new one is there and only its resume state was lost."""
     monkeypatch.setattr(resume, "LEAST_SECONDS", 0.0)
     monkeypatch.setattr(resume, "MOST_SECONDS", 0.0)
     monkeypatch.setattr(resume, "WORK_PER_WRITE", 0)
-    command: tuple[Any, ...] = ("train", data, *SMALL, "--epochs", "1")
+    command: tuple[Any, ...] = ("train", data, *SMALL, "--epochs", "1", *words)
     ok(*command)
     new = MODEL.read_bytes()
     ok(*command, "--seed", "1")

@@ -9,12 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from commands import ok, run, table_of
+from test_labels import rows, whole_series
 
 from stacklstm_cli.errors import ModelError
 from stacklstm_cli.model import agreement
 from stacklstm_cli.model import checkpoint as checkpoints
 from stacklstm_cli.model.export import to_onnx
-from tests.test_labels import rows, whole_series
 
 pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")

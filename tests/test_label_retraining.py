@@ -12,6 +12,8 @@ import pandas as pd
 import pytest
 import torch
 from clocks import StopsAfter
+from commands import ok, run
+from test_labels import rows, whole_series
 
 from stacklstm_cli.config import DataConfig, RetrainConfig
 from stacklstm_cli.data.history import remember
@@ -30,8 +32,6 @@ from stacklstm_cli.training.relabelling import (
     unseen,
 )
 from stacklstm_cli.training.runtime import Interrupted
-from tests.commands import ok, run
-from tests.test_labels import rows, whole_series
 
 OPTIONS = ("--hidden-size", "4", "--layers", "1", "--epochs", "6", "--batch-size", "8", "--learning-rate", "0.02")
 pytestmark = pytest.mark.usefixtures("small_labels")

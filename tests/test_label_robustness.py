@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import torch
 from commands import ok, run, table_of
+from test_labels import TINY, rows, whole_series
 
 from stacklstm_cli.config import DataConfig, ModelConfig, TrainingConfig
 from stacklstm_cli.data.panel import Panel
@@ -20,7 +21,6 @@ from stacklstm_cli.model.labels import LabelNetwork
 from stacklstm_cli.training.label_plan import LabelPlan, plan_labels
 from stacklstm_cli.training.labels import LabelLessons, LabelTrainer, set_statistics
 from stacklstm_cli.training.runtime import Clock
-from tests.test_labels import TINY, rows, whole_series
 
 LEARNS = ("--hidden-size", "8", "--layers", "1", "--epochs", "5", "--batch-size", "8", "--learning-rate", "0.05")
 pytestmark = pytest.mark.usefixtures("small_labels")

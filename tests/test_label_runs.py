@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 import torch
 from clocks import StopsAfter
+from commands import ok, run
+from test_labels import TINY, rows, whole_series
 
 from stacklstm_cli.config import DataConfig, ModelConfig, TrainingConfig
 from stacklstm_cli.data.panel import Panel
@@ -24,8 +26,6 @@ from stacklstm_cli.training.label_plan import LabelPlan, plan_labels
 from stacklstm_cli.training.labels import LabelOutcome, LabelTrainer
 from stacklstm_cli.training.resume import Resume
 from stacklstm_cli.training.runtime import Clock, Interrupted, Stopped
-from tests.commands import ok, run
-from tests.test_labels import TINY, rows, whole_series
 
 STEPS, MEMBERS, FOLDS = 8, 2, 4
 Case = tuple[Panel, LabelPlan]
