@@ -31,8 +31,9 @@ def prepare() -> None:
     from hypothesis import settings
 
     torch.set_num_threads(1)
-    # A red run is then a change's doing, not chance's. `--hypothesis-profile=default` looks for further cases.
-    settings.register_profile("same", derandomize=True)
+    # A red run is then a change's doing, not that of chance or of a busy machine. `--hypothesis-profile=default` looks
+    # for further cases.
+    settings.register_profile("same", derandomize=True, deadline=None)
     settings.load_profile("same")
     typer.testing._get_command = functools.cache(typer.testing._get_command)
 

@@ -178,7 +178,7 @@ def test_equal_runs_give_equal_files_and_a_signal_leaves_the_model(
     saved = checkpoints.load(home / "model")
     panel = panel_of(data, saved)
     device = torch.device("cpu")
-    for steps in (2, 50):
+    for steps in (2, 20):
         monkeypatch.undo()
         clock = StopsAfter(steps, "signal", monkeypatch)
         with pytest.raises(Interrupted):
