@@ -64,7 +64,7 @@ def outcomes(monkeypatch: pytest.MonkeyPatch) -> list[Outcome]:
 def test_trains_saves_loads_and_forecasts(architecture: dict[str, Any], data: Path, outcomes: list[Outcome]) -> None:
     """As typed: the stack that was asked for, the same file twice, and from the file what memory forecasts."""
     shape = ["--context-length", "16", "--patch-length", "2", "--horizon", "3", "--no-calendar"]
-    words = ["train", "d.csv", *typed(architecture), *shape, "--epochs", "1", "--batch-size", "16"]
+    words = ["train", "d.csv", *typed(architecture), *shape, "--epochs", "1", "--batch-size", "32"]
     table = table_of(ok(*words, "--format", "csv"))
     first = Path("d.safetensors").read_bytes()
     ok(*words)
@@ -118,13 +118,14 @@ def test_the_newest_value_moves_every_step(architecture: dict[str, Any]) -> None
     panel, forecaster = series(), forecaster_of(architecture)
     for index in range(3):
         values = panel.series(index)
-        for rows in range(2, values.size + 1):
-            row = int(np.flatnonzero(~np.isnan(values[:rows]))[-1])
-            moved = values.copy()
-            moved[row] *= 1.5
-            origins = Origins(np.array([0]), np.array([rows]))
-            before, after = (forecaster.forecast(make_panel(one), origins, HORIZON, LEARNED) for one in (values, moved))
-            assert (after != before).all(), (index, rows)
+        rows = np.arange(2, values.size + 1)
+        newest = [int(np.flatnonzero(~np.isnan(values[:known]))[-1]) for known in rows]
+        moved = np.tile(values, (rows.size, 1))
+        moved[np.arange(rows.size), newest] *= 1.5
+        origins = Origins(np.arange(rows.size), rows)
+        before = forecaster.forecast(make_panel(*[values] * rows.size), origins, HORIZON, LEARNED)
+        after = forecaster.forecast(make_panel(*moved), origins, HORIZON, LEARNED)
+        assert (after != before).all(), (index, rows[(after == before).any((1, 2))])
 
 
 @pytest.mark.parametrize("words", [[], ["--cell", "gru"], ["--cell", "rnn"], ["--no-residual"]], ids="".join)
@@ -141,7 +142,7 @@ def test_sixteen_layers_train(words: list[str], data: Path, outcomes: list[Outco
 @pytest.mark.parametrize("words", [["--supervise", "all"], ["--no-skip"], ["--supervise", "all", "--no-skip"]], ids=str)
 def test_other_ways_to_train(words: list[str], data: Path, outcomes: list[Outcome]) -> None:
     """As typed: other weights than by default, the same file twice, a forecast that is a number."""
-    short = ["train", "d.csv", "--hidden-size", "5", "--epochs", "1", "--batch-size", "16"]
+    short = ["train", "d.csv", "--hidden-size", "5", "--epochs", "1", "--batch-size", "32"]
     ok(*short)
     ok(*short, *words)
     first = Path("d.safetensors").read_bytes()

@@ -5,25 +5,21 @@ from __future__ import annotations
 import io
 import json
 import os
+import select
+import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from commands import ok, run, table_of
+from forked import Server
 
 SAMPLES = Path(__file__).parent.parent / "sample_data"
 SMALL = ["--hidden-size", "4", "--epochs", "2"]
-
-
-def process(*words: str | Path, **options: object) -> subprocess.CompletedProcess[str]:
-    """One command as a process of its own."""
-    command = [sys.executable, "-m", "stacklstm_cli", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, **options)  # type: ignore[call-overload, no-any-return]
 
 
 def wave(rows: int, seed: int = 0) -> np.ndarray:
@@ -35,17 +31,28 @@ def hourly(rows: int) -> list[str]:
     return pd.date_range("2024-01-01", periods=rows, freq="h").strftime("%Y-%m-%d %H:%M").tolist()
 
 
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with one series of 400 hours and a model of it."""
+    folder = tmp_path_factory.mktemp("single")
+    pd.DataFrame({"time": hourly(400), "load": wave(400)}).to_csv(folder / "data.csv", index=False)
+    ok("train", folder / "data.csv", "-m", folder / "data.safetensors", "--layers", "2", *SMALL)
+    return folder
+
+
 @pytest.fixture
-def single(folder: Path) -> Path:
-    """One series of 400 hours with its model beside it, as `train data.csv` leaves it."""
-    path = folder / "data.csv"
-    pd.DataFrame({"time": hourly(400), "load": wave(400)}).to_csv(path, index=False)
-    ok("train", "data.csv", "--layers", "2", *SMALL)
-    return path
+def single(home: Path, folder: Path) -> Path:
+    """That series with its model beside it, as `train data.csv` leaves it."""
+    shutil.copy(home / "data.safetensors", folder)
+    return Path(shutil.copy(home / "data.csv", folder))
 
 
 def test_three_commands_with_nothing_else_typed(single: Path) -> None:
     """train, predict, evaluate find the model by the data's name and leave nothing else behind."""
+    trained = Path("data.safetensors").read_bytes()
+    Path("data.safetensors").unlink()
+    ok("train", "data.csv", "--layers", "2", *SMALL)
+    assert Path("data.safetensors").read_bytes() == trained
     forecast = table_of(ok("predict", "data.csv"))
     scores = table_of(ok("evaluate", "data.csv", "--format", "csv"))
     assert list(forecast) == ["time", "forecast", "q10", "q50", "q90"]
@@ -189,7 +196,8 @@ def test_range_of_evaluation(single: Path) -> None:
 @pytest.mark.parametrize("command", ["train", "predict", "evaluate"])
 def test_every_format_of_every_command(single: Path, command: str, form: str) -> None:
     """Each is written to --output, and reads back."""
-    ok(command, "data.csv", "--format", form, "-o", "out", *(SMALL if command == "train" else []))
+    small = ["--hidden-size", "4", "--epochs", "1", "--no-refit"]
+    ok(command, "data.csv", "--format", form, "-o", "out", *(small if command == "train" else []))
     if form == "parquet":
         assert len(pd.read_parquet("out")) > 1
     elif form == "json":
@@ -297,9 +305,9 @@ def test_mistakes_end_with_one_message(single: Path, mistake: str) -> None:
     assert json.loads(machine.stderr.strip().splitlines()[-1])["error"]["message"]
 
 
-def test_streams_of_a_real_process(single: Path) -> None:
+def test_streams_of_a_real_process(single: Path, server: Server) -> None:
     """stdout is the result alone; -q silences the notes; a closed pipe ends quietly."""
-    loud, quiet = process("predict", "data.csv"), process("predict", "data.csv", "-q")
+    loud, quiet = server.run("predict", "data.csv"), server.run("predict", "data.csv", "-q")
     assert loud.stdout == quiet.stdout
     assert (len(loud.stdout.splitlines()), "note:" in loud.stderr, quiet.stderr) == (25, True, "")
     shell = f"{sys.executable} -m stacklstm_cli predict data.csv -q | head -1"
@@ -307,25 +315,18 @@ def test_streams_of_a_real_process(single: Path) -> None:
     assert (piped.returncode, piped.stdout, piped.stderr) == (0, "time,forecast,q10,q50,q90\n", "")
 
 
-def test_progress_bar_on_a_terminal(single: Path) -> None:
+def test_progress_bar_on_a_terminal(single: Path, server: Server) -> None:
     """A bar with phase, epoch, loss and speed where standard error is a terminal; the cursor comes back."""
-    pty = pytest.importorskip("pty", reason="pseudo-terminals are a POSIX thing")
-    master, slave = pty.openpty()
-    words = [sys.executable, "-m", "stacklstm_cli", "train", "data.csv", "--epochs", "30", "--hidden-size", "4"]
-    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "120"}
-    with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=slave, env=environment) as running:
-        os.close(slave)
-        seen = b""
-        while True:
-            try:
-                piece = os.read(master, 4096)
-            except OSError:  # how Linux says that the other end has closed
-                break
-            if not piece:
-                break
-            seen += piece
-        assert running.wait(60) == 0, seen.decode()
-    os.close(master)
+    master, slave = os.openpty()
+    words = ("train", "data.csv", "--epochs", "30", "--hidden-size", "4")
+    server.start(*words, stderr=os.ttyname(slave), TERM="xterm", COLUMNS="120")
+    seen, ready = b"", [master]
+    while ready == [master]:
+        seen += os.read(master, 4096)
+        ready = select.select([master], [], [], 0)[0] or select.select([master, server.process.stdout], [], [], 60)[0]
+    assert server.end().status == 0, seen.decode()
+    for end in (slave, master):
+        os.close(end)
     for word in (b"choosing", b"refitting", b"epoch", b"loss", b"windows/s", b"validation", b"\x1b[?25h"):
         assert word in seen
 
@@ -333,9 +334,11 @@ def test_progress_bar_on_a_terminal(single: Path) -> None:
 @pytest.mark.parametrize(
     ("number", "status"), [pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow), (signal.SIGTERM, 143)]
 )
-def test_a_signal_saves_the_best_model_so_far(folder: Path, number: signal.Signals, status: int) -> None:
+def test_a_signal_saves_the_best_model_so_far(
+    folder: Path, server: Server, number: signal.Signals, status: int
+) -> None:
     """The model is there, usable, and says that it was not judged."""
-    pd.DataFrame({"time": hourly(3000), "load": wave(3000)}).to_csv("data.csv", index=False)
+    pd.DataFrame({"time": hourly(1000), "load": wave(1000)}).to_csv("data.csv", index=False)
     words = [
         "train",
         "data.csv",
@@ -348,26 +351,18 @@ def test_a_signal_saves_the_best_model_so_far(folder: Path, number: signal.Signa
         "--format",
         "json",
     ]
-    running = subprocess.Popen(
-        [sys.executable, "-m", "stacklstm_cli", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    assert running.stderr is not None
-    while not running.stderr.readline().startswith("note: rows"):
-        assert running.poll() is None
-    time.sleep(3)
-    running.send_signal(number)
-    out, err = running.communicate(timeout=30)
-    assert running.returncode == status, err
-    assert json.loads(out)["status"] == "stopped"
-    # The resume state stays, if there is one yet: the same command goes on from it.
-    assert {path.name for path in Path().iterdir()} - {"data.safetensors.resume"} == {"data.csv", "data.safetensors"}
+    ended = server.run(*words, kill_where="data.safetensors.resume", number=number)
+    assert ended.status == status, ended.stderr
+    assert json.loads(ended.stdout)["status"] == "stopped"
+    # The resume state stays: the same command goes on from it.
+    assert {path.name for path in Path().iterdir()} == {"data.csv", "data.safetensors", "data.safetensors.resume"}
     assert "never judged" in ok("predict", "data.csv").stderr
 
 
 def test_max_time_is_kept_and_the_refit_shortened(folder: Path) -> None:
     """The limit counts from the first step; a model is saved all the same."""
-    pd.DataFrame({"time": hourly(3000), "load": wave(3000)}).to_csv("data.csv", index=False)
-    words = ["--epochs", "100000", "--patience", "100000", "--hidden-size", "8", "--max-time", "2s", "--format", "json"]
+    pd.DataFrame({"time": hourly(1000), "load": wave(1000)}).to_csv("data.csv", index=False)
+    words = ["--epochs", "100000", "--patience", "100000", "--hidden-size", "8", "--max-time", "1s", "--format", "json"]
     document = json.loads(ok("train", "data.csv", *words).stdout)
     assert document["status"] == "stopped"
     assert document["training"]["seconds"] < 4

@@ -7,7 +7,7 @@ import string
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stacklstm_cli.config import DataConfig, ReadingConfig
@@ -314,10 +314,19 @@ def covariate_cells(draw, count):
     return truth
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(data=st.data())
-def test_a_panel_is_read_as_it_was_written(tmp_path, data):
+@pytest.mark.parametrize("examples", [30, pytest.param(100, marks=pytest.mark.slow)])
+def test_a_panel_is_read_as_it_was_written(tmp_path, examples):
     """Covariates of all roles, gaps, future rows in the file or in another, rows in any order, some twice."""
+
+    @settings(max_examples=examples, deadline=None)
+    @given(data=st.data())
+    def holds(data):
+        there_and_back(tmp_path, data)
+
+    holds()
+
+
+def there_and_back(tmp_path, data):
     draw = data.draw
     layout = draw(st.sampled_from(["single", "wide", "long"]))
     count = 1 if layout == "single" else draw(st.integers(2 if layout == "wide" else 1, 4))

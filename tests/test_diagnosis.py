@@ -104,8 +104,8 @@ def alarms(world: World, trials: int) -> tuple[Counter[str], int]:
 @pytest.mark.parametrize("world", KNOWN)
 def test_no_false_alarms(world: World) -> None:
     """Nothing is found in 19 of 20 backtests and more."""
-    found, number = alarms(world, 8)
-    assert sum(found.values()) <= 2, (found, number)
+    found, number = alarms(world, 4)
+    assert sum(found.values()) <= 1, (found, number)
 
 
 @pytest.mark.slow

@@ -241,7 +241,7 @@ def there_and_back(folder: Path, data: bytes, roles: DataConfig, form: str, dial
     assert_equal(panel, truth, roles)
 
 
-@settings(max_examples=80, **SETTINGS)
+@settings(max_examples=25, **SETTINGS)
 @given(file=files())
 def test_a_panel_in_any_dialect(tmp_path: Path, file: Any) -> None:
     there_and_back(tmp_path, *file)

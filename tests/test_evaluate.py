@@ -16,12 +16,6 @@ from panels import wave
 LISTED = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in LAYOUTS]
 
 
-@pytest.fixture(autouse=True)
-def naive_baselines_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those that are fitted take longer than everything else here."""
-    monkeypatch.setattr("stacklstm_cli.evaluation.statistical.installed", lambda: False)
-
-
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One series of 200 hours, and a model of its first 180 that was judged on 30 of them."""

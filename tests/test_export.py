@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import commands
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -292,7 +293,7 @@ def trained(folder: Path) -> Path:
     """A model of twenty rows a day, beside its data."""
     rows = "\n".join(f"{value:.3f}" for value in wave(90))
     Path("data.csv").write_text(f"v\n{rows}\n")
-    ok("train", "data.csv", "--epochs", "1", "--hidden-size", "4", "--horizon", "3", "-q")
+    commands.trained("data.csv", "--epochs", "1", "--hidden-size", "4", "--horizon", "3", "-q")
     return folder
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from commands import ok, run
-from forked import Server, random_moments, server
+from forked import Server, random_moments
 from panels import wave
 
 from stacklstm_cli.errors import ModelError
@@ -24,7 +24,6 @@ from stacklstm_cli.training import resume
 from stacklstm_cli.training.defaults import resolve
 from stacklstm_cli.training.runtime import Clock
 
-__all__ = ["server"]
 SMALL = ("--hidden-size", "4", "--context-length", "12", "--horizon", "4", "--patch-length", "2", "-q")
 LONG = (*SMALL, "--epochs", "40", "--patience", "1000", "--dropout", "0.3")
 SHORT = (*SMALL, "--epochs", "2")
@@ -199,14 +198,20 @@ class Faults:
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="the file behind a descriptor is looked up in /proc")
 @pytest.mark.parametrize(
-    "errors", [[errno.ENOSPC], pytest.param([errno.EACCES, errno.EIO], marks=pytest.mark.slow)], ids=["full", "other"]
+    ("errors", "words"),
+    [
+        pytest.param([errno.ENOSPC], ["--no-refit"], id="full"),
+        pytest.param([errno.ENOSPC, errno.EACCES, errno.EIO], [], id="any", marks=pytest.mark.slow),
+    ],
 )
-def test_every_write_and_rename_fails_in_turn(data: Path, errors: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_write_and_rename_fails_in_turn(
+    data: Path, errors: list[int], words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The old model is as it was and the status is 4, or the new one is there and only its resume state was lost."""
     monkeypatch.setattr(resume, "LEAST_SECONDS", 0.0)
     monkeypatch.setattr(resume, "MOST_SECONDS", 0.0)
     monkeypatch.setattr(resume, "WORK_PER_WRITE", 0)
-    command: tuple[Any, ...] = ("train", data, *SMALL, "--epochs", "1")
+    command: tuple[Any, ...] = ("train", data, *SMALL, "--epochs", "1", *words)
     ok(*command)
     new = MODEL.read_bytes()
     ok(*command, "--seed", "1")
@@ -283,9 +288,7 @@ def damages(content: bytes, count: int, seed: int) -> list[bytes]:
 @pytest.fixture
 def interrupted(data: Path, server: Server) -> Path:
     """The working directory with a model and the state of an interrupted training."""
-    for moment in (1.0, 0.7, 1.5, 0.4, 2.5):
-        if not STATE.exists():
-            server.run("train", data, *LONG, kill_after=moment, number=signal.SIGTERM)
+    server.run("train", data, *LONG, kill_where=STATE.name)
     assert STATE.exists()
     ok("predict", data, "-q")
     return data

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import io
+import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from commands import ok as done
-from commands import run
+from commands import run, trained
+from forked import Server
 
 SMALL = ["--hidden-size", "4", "--layers", "1", "--epochs", "1"]
 
@@ -49,7 +49,7 @@ def test_a_model_reads_later_files_as_that_of_its_training() -> None:
     """No option is typed again, and what is typed wins."""
     Path("d.csv").write_text(damaged())
     assert run("train", "d.csv", *SMALL).exit_code == 3
-    done("train", "d.csv", "--duplicates", "mean", "--missing-value", "-999", *SMALL)
+    trained("d.csv", "--duplicates", "mean", "--missing-value", "-999", *SMALL)
     plain = done("predict", "d.csv").stdout
     assert plain == done("predict", "d.csv", "--duplicates", "mean", "--missing-value", "-999").stdout
     assert plain != done("predict", "d.csv", "--missing-value", "0").stdout
@@ -80,7 +80,7 @@ def shops() -> Path:
     frame.loc[frame["sold"] > 6, "promo"] = "yes"
     frame.to_csv("shops.csv", index=False)
     roles = ["--id", "store,sku", "--target", "sold", "--known", "price,promo"]
-    done("train", "shops.csv", *roles, "--horizon", "3", *SMALL)
+    trained("shops.csv", *roles, "--horizon", "3", *SMALL)
     return Path("shops.csv")
 
 
@@ -198,17 +198,16 @@ def test_holidays_of_a_place_that_is_not_there() -> None:
     assert "public holidays of DE-BY" in done("train", "sold.csv", "--holidays", "DE-BY", *SMALL).stderr
 
 
-def test_a_closed_pipe_ends_quietly() -> None:
+@pytest.mark.skipif(os.name == "nt", reason="has no named pipes")
+def test_a_closed_pipe_ends_quietly(server: Server) -> None:
     """As `| head -1` closes it."""
     sold().to_csv("sold.csv", index=False)
-    done("train", "sold.csv", *SMALL)
-    words = [sys.executable, "-m", "stacklstm_cli", "predict", "sold.csv"]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        first = process.stdout.readline()
-        process.stdout.close()
-        said = process.stderr.read()
+    trained("sold.csv", *SMALL)
+    os.mkfifo("pipe")
+    server.start("predict", "sold.csv", stdout=Path("pipe").absolute())
+    with Path("pipe").open() as pipe:
+        first = pipe.readline()
+    said = server.end().stderr
     assert first == "day,forecast,q10,q50,q90\n", said
     assert "error" not in said
     assert "Traceback" not in said
@@ -240,7 +239,7 @@ def test_a_horizon_that_was_not_trained_is_refused_before_future_rows_are_asked_
 )
 def test_options_that_would_do_nothing_are_refused(words: list[str]) -> None:
     sold().to_csv("d.csv", index=False)
-    done("train", "d.csv", *SMALL)
+    trained("d.csv", *SMALL)
     refused = run("predict", "d.csv", *words)
     assert refused.exit_code == 2
     assert "would do nothing" in refused.stderr

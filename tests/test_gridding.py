@@ -8,7 +8,7 @@ from collections import defaultdict
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stacklstm_cli.config import DataConfig, ReadingConfig
@@ -63,10 +63,18 @@ NUMBERS = st.none() | st.floats(-1e6, 1e6, width=32)
 TEXTS = st.none() | st.sampled_from(["sun", "rain", "snow"])
 
 
+@pytest.mark.parametrize("examples", [8, pytest.param(30, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("option", "how"), HOWS)
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(data=st.data())
-def test_rows_of_one_time_become_one(read, option, how, data):
+def test_rows_of_one_time_become_one(read, option, how, examples):
+    @settings(max_examples=examples, deadline=None)
+    @given(data=st.data())
+    def holds(data):
+        become_one(read, option, how, data)
+
+    holds()
+
+
+def become_one(read, option, how, data):
     hours = st.integers(0, 40) if option == "duplicates" else st.integers(0, 40 * 60)
     rows = data.draw(st.lists(st.tuples(st.sampled_from("ab"), hours, NUMBERS, NUMBERS, TEXTS), min_size=4))
     # Each of the columns needs a cell that shows what it holds; the steps of the ends are whole.

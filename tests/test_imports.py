@@ -8,6 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from forked import Server
+
+from stacklstm_cli.model.checkpoint import Checkpoint, save
 
 PACKAGE = Path(__file__).parent.parent / "stacklstm_cli"
 ROOMS = ["data", "model", "evaluation", "training", "cli"]
@@ -59,22 +62,19 @@ def test_help_and_version_import_neither_torch_nor_pandas(words: list[str]) -> N
     assert not loaded_by(*words) & {"torch", "pandas", "numpy", "pyarrow"}
 
 
-def test_inspect_imports_neither_torch_nor_pandas(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_inspect_imports_neither_torch_nor_pandas(folder: Path, checkpoint: Checkpoint) -> None:
     """The header alone is read."""
-    monkeypatch.chdir(tmp_path)
-    rows = "\n".join(str(value % 7) for value in range(60))
-    Path("data.csv").write_text(f"v\n{rows}\n")
-    command = [sys.executable, "-m", "stacklstm_cli", "train", "data.csv", "--epochs", "1", "-q"]
-    subprocess.run(command, check=True, timeout=60, stdout=subprocess.DEVNULL)
+    save(checkpoint, folder / "data.safetensors")
     assert not loaded_by("inspect", "data.safetensors") & {"torch", "pandas", "numpy", "pyarrow"}
 
 
-def test_only_the_module_of_plots_imports_matplotlib() -> None:
+def test_only_the_module_of_plots_imports_matplotlib(server: Server) -> None:
     """And that one inside functions, once a picture is drawn."""
     importing = {path.name for path in PACKAGE.glob("*/*.py") if any("matplotlib" in name for name in imports_of(path))}
     assert importing == {"plots.py"}
-    code = "import sys, stacklstm_cli.cli.runs, stacklstm_cli.cli.scores; sys.exit('matplotlib' in sys.modules)"
-    subprocess.run([sys.executable, "-c", code], timeout=60, check=True)
+    loaded = server.run("--version").modules
+    assert {"stacklstm_cli.cli.runs", "stacklstm_cli.cli.scores"} <= loaded
+    assert "matplotlib" not in loaded
 
 
 def test_importing_the_package_imports_nothing() -> None:

@@ -337,7 +337,7 @@ def test_of_many_classes_the_commonest_mistakes_are_listed() -> None:
     assert label_grids({"metrics": {}}) == []
 
 
-@pytest.mark.parametrize("n_classes", [2, 4, 30])
+@pytest.mark.parametrize("n_classes", [2, 4, pytest.param(30, marks=pytest.mark.slow)])
 def test_pictures_show_the_counts_and_are_equal_bytes(n_classes: int) -> None:
     found = judgement(rows=90, n_classes=n_classes, unseen=4)
     picture = label_picture(found, "activity", "series", "the file given", "model m")

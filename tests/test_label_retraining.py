@@ -12,6 +12,8 @@ import pandas as pd
 import pytest
 import torch
 from clocks import StopsAfter
+from commands import ok, run
+from test_labels import rows, whole_series
 
 from stacklstm_cli.config import DataConfig, RetrainConfig
 from stacklstm_cli.data.history import remember
@@ -30,10 +32,9 @@ from stacklstm_cli.training.relabelling import (
     unseen,
 )
 from stacklstm_cli.training.runtime import Interrupted
-from tests.commands import ok, run
-from tests.test_labels import rows, whole_series
 
-OPTIONS = ("--hidden-size", "4", "--layers", "1", "--epochs", "12", "--batch-size", "8", "--learning-rate", "0.01")
+OPTIONS = ("--hidden-size", "4", "--layers", "1", "--epochs", "6", "--batch-size", "8", "--learning-rate", "0.02")
+pytestmark = pytest.mark.usefixtures("small_labels")
 
 
 def more(count: int, name: str = "n", seed: int = 7) -> pd.DataFrame:
@@ -177,7 +178,7 @@ def test_equal_runs_give_equal_files_and_a_signal_leaves_the_model(
     saved = checkpoints.load(home / "model")
     panel = panel_of(data, saved)
     device = torch.device("cpu")
-    for steps in (2, 50):
+    for steps in (2, 20):
         monkeypatch.undo()
         clock = StopsAfter(steps, "signal", monkeypatch)
         with pytest.raises(Interrupted):

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import torch
 from commands import ok, run, table_of
+from test_labels import TINY, rows, whole_series
 
 from stacklstm_cli.config import DataConfig, ModelConfig, TrainingConfig
 from stacklstm_cli.data.panel import Panel
@@ -20,9 +21,9 @@ from stacklstm_cli.model.labels import LabelNetwork
 from stacklstm_cli.training.label_plan import LabelPlan, plan_labels
 from stacklstm_cli.training.labels import LabelLessons, LabelTrainer, set_statistics
 from stacklstm_cli.training.runtime import Clock
-from tests.test_labels import TINY, rows, whole_series
 
-LEARNS = ("--hidden-size", "8", "--layers", "1", "--epochs", "8", "--batch-size", "8", "--learning-rate", "0.02")
+LEARNS = ("--hidden-size", "8", "--layers", "1", "--epochs", "5", "--batch-size", "8", "--learning-rate", "0.05")
+pytestmark = pytest.mark.usefixtures("small_labels")
 
 
 def panel_of(frame: pd.DataFrame, tmp_path: Path) -> Panel:
@@ -38,6 +39,17 @@ def statistics(panel: Panel, plan: LabelPlan, truth: np.ndarray) -> LabelNetwork
     network = LabelNetwork(plan.spec)
     set_statistics(network, panel, truth, plan.every_row)
     return network
+
+
+@pytest.fixture(scope="module")
+def learned(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a model of `d.csv`, and `turned.csv`, whose labels are the other way round."""
+    folder = tmp_path_factory.mktemp("judging")
+    frame = whole_series(16)
+    frame.to_csv(folder / "d.csv", index=False)
+    frame.assign(label=frame["label"].map({"up": "down", "down": "up"})).to_csv(folder / "turned.csv", index=False)
+    ok("train", folder / "d.csv", "--label", "label", "-m", folder / "m", *LEARNS, "-q")
+    return folder
 
 
 # --- features ---
@@ -66,11 +78,9 @@ def test_missing_values_anywhere(tmp_path: Path) -> None:
     assert np.isfinite(list(document["metrics"]["nearest_neighbour"].values())).all()
 
 
-def test_a_longer_and_a_shorter_series_than_any_of_the_training(tmp_path: Path) -> None:
-    whole_series(16).to_csv(tmp_path / "d.csv", index=False)
-    ok("train", tmp_path / "d.csv", "--label", "label", "-m", tmp_path / "m", *LEARNS, "-q")
+def test_a_longer_and_a_shorter_series_than_any_of_the_training(learned: Path, tmp_path: Path) -> None:
     rows({"long": ["up"] * 41, "two": ["down"] * 2, "one": ["down"]}, 3).to_csv(tmp_path / "new.csv", index=False)
-    found = table_of(ok("predict", tmp_path / "new.csv", "-m", tmp_path / "m", "--format", "csv"))
+    found = table_of(ok("predict", tmp_path / "new.csv", "-m", learned / "m", "--format", "csv"))
     assert found["label"].tolist()[:2] == ["up", "down"]
     assert found["probability"][2] < found["probability"][1]  # a single row has no shape
 
@@ -246,17 +256,6 @@ def test_thousands_of_numbers_ask_for_a_forecast(tmp_path: Path) -> None:
 
 
 # --- judging ---
-
-
-@pytest.fixture(scope="module")
-def learned(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a model of `d.csv`, and `turned.csv`, whose labels are the other way round."""
-    folder = tmp_path_factory.mktemp("judging")
-    frame = whole_series(16)
-    frame.to_csv(folder / "d.csv", index=False)
-    frame.assign(label=frame["label"].map({"up": "down", "down": "up"})).to_csv(folder / "turned.csv", index=False)
-    ok("train", folder / "d.csv", "--label", "label", "-m", folder / "m", *LEARNS, "-q")
-    return folder
 
 
 @pytest.mark.parametrize("baseline", ["majority", "nearest_neighbour"])

@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 import torch
 from clocks import StopsAfter
+from commands import ok, run
+from test_labels import TINY, rows, whole_series
 
 from stacklstm_cli.config import DataConfig, ModelConfig, TrainingConfig
 from stacklstm_cli.data.panel import Panel
@@ -24,8 +26,6 @@ from stacklstm_cli.training.label_plan import LabelPlan, plan_labels
 from stacklstm_cli.training.labels import LabelOutcome, LabelTrainer
 from stacklstm_cli.training.resume import Resume
 from stacklstm_cli.training.runtime import Clock, Interrupted, Stopped
-from tests.commands import ok, run
-from tests.test_labels import TINY, rows, whole_series
 
 STEPS, MEMBERS, FOLDS = 8, 2, 4
 Case = tuple[Panel, LabelPlan]
@@ -38,13 +38,14 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(resume, name, 0)
 
 
-@pytest.fixture(params=["series", "rows"])
-def case(tmp_path: Path, request: pytest.FixtureRequest) -> Case:
+@pytest.fixture(scope="module", params=["series", "rows"])
+def case(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Case:
     """A small panel and a plan of two networks, each fit of 8 steps with a check every 2."""
     changing = {f"s{at}": ["up", "down", "down"] * 3 for at in range(3)}
     frame = whole_series() if request.param == "series" else rows(changing)
-    frame.to_csv(tmp_path / "d.csv", index=False)
-    panel = read_panel([str(tmp_path / "d.csv")], DataConfig(label="label"))
+    path = tmp_path_factory.mktemp("case") / "d.csv"
+    frame.to_csv(path, index=False)
+    panel = read_panel([str(path)], DataConfig(label="label"))
     plan = plan_labels(panel, ModelConfig(hidden_size=(4,), layers=1), TrainingConfig(batch_size=4))
     assert plan.spec.labels is not None
     assert len(plan.folds) == (FOLDS if request.param == "series" else 1)
@@ -68,13 +69,20 @@ def train(case: Case, path: Path, clock: Clock | None = None, **options: Any) ->
     return outcome
 
 
+@pytest.fixture(scope="module")
+def whole(case: Case, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The model file of a training that nothing has interrupted."""
+    path = tmp_path_factory.mktemp("whole") / "m"
+    train(case, path)
+    assert not path.with_name("m.resume").exists()
+    return path.read_bytes()
+
+
 @pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("steps", [3, 11, 35])
 def test_wherever_it_is_interrupted_it_ends_with_the_same_bytes(
-    case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int
+    case: Case, whole: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int
 ) -> None:
-    train(case, tmp_path / "whole")
-    assert not (tmp_path / "whole.resume").exists()
     total = STEPS * len(case[1].folds)
     with monkeypatch.context() as patch:
         before = train(case, tmp_path / "parts", StopsAfter(min(steps, total + 3), "signal", patch))
@@ -85,7 +93,7 @@ def test_wherever_it_is_interrupted_it_ends_with_the_same_bytes(
     assert after is not None
     assert after.stopped == ""
     assert "goes on" in notes[0]
-    assert (tmp_path / "parts").read_bytes() == (tmp_path / "whole").read_bytes()
+    assert (tmp_path / "parts").read_bytes() == whole
     assert not (tmp_path / "parts.resume").exists()
 
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from commands import ok, run
 from sklearn.metrics import log_loss
+from test_labels import rows, whole_series
 
 from stacklstm_cli.cli.report import search_caption
 from stacklstm_cli.cli.searching import plan_search
@@ -24,8 +25,8 @@ from stacklstm_cli.training.label_search import LabelTask
 from stacklstm_cli.training.labels import LabelTrainer
 from stacklstm_cli.training.runtime import Clock
 from stacklstm_cli.training.search import StoppedError, shortened_schedule
-from tests.test_labels import rows, whole_series
 
+pytestmark = pytest.mark.usefixtures("small_labels")
 SMALL = ("--hidden-size", "4", "--epochs", "4", "--batch-size", "8", "--max-layers", "2")
 CPU = torch.device("cpu")
 

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from commands import ok, run, table_of
 
 from stacklstm_cli.config import DataConfig, ModelConfig, TrainingConfig
 from stacklstm_cli.data.labels import label_codes, row_labels, series_labels
@@ -17,7 +18,6 @@ from stacklstm_cli.model import checkpoint as checkpoints
 from stacklstm_cli.model.heads import LabelHead, Scaling
 from stacklstm_cli.model.labels import LabelNetwork, LabelWindows, label_windows
 from stacklstm_cli.training.label_plan import LabelPlan, plan_labels, split_series
-from tests.commands import ok, run, table_of
 
 TINY = ("--hidden-size", "4", "--layers", "1", "--epochs", "6", "--batch-size", "8")
 

@@ -118,7 +118,7 @@ class TestLearning:
             spec=small_spec(context_length=8, hidden_size=16),
         )
         nothing = loss_by_loops(network_of(lessons.windows.spec).state_dict(), lessons)
-        found = fitted(lessons, learning_rate=0.03, max_steps=600, average=0.9, skip_rate=1.0)
+        found = fitted(lessons, learning_rate=0.03, max_steps=300, average=0.9, skip_rate=1.0)
         assert loss_by_loops(found.weights, lessons) < 0.03 * nothing
 
     def test_gaps_in_the_targets_teach_nothing(self) -> None:

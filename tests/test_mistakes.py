@@ -9,15 +9,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from typer.testing import CliRunner, Result
+from commands import run, trained
 
-from stacklstm_cli.cli.app import app, model_path
+from stacklstm_cli.cli.app import model_path
 
 SMALL = ["--hidden-size", "4", "--epochs", "1"]
-
-
-def run(*words: str | Path) -> Result:
-    return CliRunner().invoke(app, [str(word) for word in words])
 
 
 @pytest.fixture
@@ -26,7 +22,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     days = pd.date_range("2024-01-01", periods=120).strftime("%Y-%m-%d")
     pd.DataFrame({"day": days, "sold": np.arange(120) % 7 + 1.5}).to_csv("d.csv", index=False)
-    assert run("train", "d.csv", *SMALL).exit_code == 0
+    trained("d.csv", *SMALL)
     return tmp_path
 
 

@@ -54,7 +54,7 @@ from stacklstm_cli.training.runtime import Clock, Interrupted
 CPU = torch.device("cpu")
 HORIZON, SEASON = 6, 12
 MODEL = ModelConfig(layers=1, hidden_size=(4,), context_length=24, patch_length=4, horizon=HORIZON)
-FEW = TrainingConfig(epochs=3)
+FEW = TrainingConfig(epochs=2)
 
 
 def grown(rows: int, short: int = 46, seed: int = 0) -> Panel:

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stacklstm_cli.config import DataConfig, ReadingConfig
@@ -426,10 +426,19 @@ def test_few_rows_take_the_models_step(read):
 STEPS = ["h", "15min", "D", "B", "W-SAT", "MS", "ME", "QS-FEB", "YE-JUN", "3"]
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(data=st.data())
-def test_a_panel_is_read_as_it_was_written(tmp_path, data):
+@pytest.mark.parametrize("examples", [25, pytest.param(80, marks=pytest.mark.slow)])
+def test_a_panel_is_read_as_it_was_written(tmp_path, examples):
     """Any step, gaps, names and row order of a long file; values exactly, NaN as empty cells or as rows left out."""
+
+    @settings(max_examples=examples, deadline=None)
+    @given(data=st.data())
+    def holds(data):
+        there_and_back(tmp_path, data)
+
+    holds()
+
+
+def there_and_back(tmp_path, data):
     freq = data.draw(st.sampled_from(STEPS))
     step = parse_freq(freq)
     anchor = "2024-01-31T06:00" if step.unit == "second" else "2024-01-31"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -69,14 +70,32 @@ def state_of(path: Path) -> Path:
     return path.with_name(path.name + ".resume")
 
 
-@pytest.fixture
-def interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Panel, Plan, Path]:
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The model of the plain case, trained in one go."""
+    path = tmp_path_factory.mktemp("straight") / "model"
+    train(*case("plain"), path)
+    return path.read_bytes()
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A training that a signal has ended after its eighth step; three more were made in vain before."""
-    panel, plan = case("plain")
-    with monkeypatch.context() as patch:
-        train(panel, plan, tmp_path / "model", StopsAfter(3 + 8, "signal", patch))
-    assert state_of(tmp_path / "model").exists()
-    return panel, plan, tmp_path / "model"
+    path = tmp_path_factory.mktemp("stopped") / "model"
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("LEAST_SECONDS", "MOST_SECONDS", "WORK_PER_WRITE"):
+            patch.setattr(resume, name, 0)
+        train(*case("plain"), path, StopsAfter(3 + 8, "signal", patch))
+    assert state_of(path).exists()
+    return path
+
+
+@pytest.fixture
+def interrupted(stopped: Path, tmp_path: Path) -> tuple[Panel, Plan, Path]:
+    """A copy of it to go on from."""
+    for path in (stopped, state_of(stopped)):
+        shutil.copy(path, tmp_path)
+    return *case("plain"), tmp_path / "model"
 
 
 SLOW = ("dropout", "other cell", "covariates", "short")
@@ -228,7 +247,7 @@ def test_no_resume_starts_again(interrupted: tuple[Panel, Plan, Path]) -> None:
 
 
 @pytest.mark.parametrize("damage", ["cut", "bit", "model", "text", "folder"])
-def test_a_damaged_state_is_not_used(interrupted: tuple[Panel, Plan, Path], damage: str) -> None:
+def test_a_damaged_state_is_not_used(interrupted: tuple[Panel, Plan, Path], straight: bytes, damage: str) -> None:
     """Said, and the training starts again."""
     panel, plan, path = interrupted
     content = state_of(path).read_bytes()
@@ -242,8 +261,7 @@ def test_a_damaged_state_is_not_used(interrupted: tuple[Panel, Plan, Path], dama
     told: list[str] = []
     train(panel, plan, path, on_warning=lambda code, text: told.append(code))
     assert told[0] == "resume_damaged"
-    train(panel, plan, path.with_name("straight"))
-    assert path.read_bytes() == path.with_name("straight").read_bytes()
+    assert path.read_bytes() == straight
 
 
 @pytest.mark.parametrize(
@@ -260,7 +278,10 @@ def test_a_damaged_state_is_not_used(interrupted: tuple[Panel, Plan, Path], dama
     ],
 )
 def test_a_sound_file_with_nonsense_changes_nothing(
-    interrupted: tuple[Panel, Plan, Path], spoil: Callable[[dict[str, Any], dict[str, Any]], Any], name: str
+    interrupted: tuple[Panel, Plan, Path],
+    straight: bytes,
+    spoil: Callable[[dict[str, Any], dict[str, Any]], Any],
+    name: str,
 ) -> None:
     """The digest proves what was written, not that whoever wrote it was sane."""
     panel, plan, path = interrupted
@@ -270,23 +291,23 @@ def test_a_sound_file_with_nonsense_changes_nothing(
     assert snapshot is not None, name
     spoil(snapshot.tensors, snapshot.numbers)
     checkpoints.save(trainer.run({}).checkpoint, path)
-    train(panel, plan, path.with_name("straight"))
-    assert path.read_bytes() == path.with_name("straight").read_bytes()
+    assert path.read_bytes() == straight
 
 
-def test_a_state_that_cannot_be_written_ends_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_state_that_cannot_be_written_ends_nothing(
+    straight: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Said once; the training goes on and its model is the same."""
 
     def full(*arguments: Any) -> str:
         raise ModelError("Cannot write it: no space left on device.")
 
     panel, plan = case("plain")
-    train(panel, plan, tmp_path / "straight")
     told: list[str] = []
     monkeypatch.setattr(resume, "write_sealed", full)
     train(panel, plan, tmp_path / "model", on_warning=lambda code, text: told.append(code))
     assert told == ["resume_not_written"]
-    assert (tmp_path / "model").read_bytes() == (tmp_path / "straight").read_bytes()
+    assert (tmp_path / "model").read_bytes() == straight
 
 
 def test_when_it_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

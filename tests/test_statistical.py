@@ -20,6 +20,7 @@ from stacklstm_cli.evaluation import statistical
 from stacklstm_cli.evaluation.baselines import Naive
 from stacklstm_cli.evaluation.statistical import Statistical, added, asked_for, column_of
 
+WITH_STATSFORECAST = True
 QUANTILES = (0.025, 0.1, 0.5, 0.9)
 VALUES = wave(40, period=4)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import html
 import json
 import math
@@ -89,9 +90,15 @@ def made(**changes: Any) -> str:
     return page(document(**changes), picture).decode()
 
 
+@functools.cache
+def plain() -> str:
+    """The page of that document, made once."""
+    return made()
+
+
 def test_it_is_well_formed_and_needs_no_other_file() -> None:
     """No script, no source, no link but those inside it; the browser is told so."""
-    text = made()
+    text = plain()
     found = Page(text)
     assert text.startswith("<!DOCTYPE html>\n<html lang=")
     assert not {tag for tag, _ in found.tags} & {"script", "link", "img", "iframe", "object", "embed", "base", "form"}
@@ -108,7 +115,7 @@ def test_it_is_well_formed_and_needs_no_other_file() -> None:
 
 def test_texts_are_shown_as_they_are() -> None:
     """Markup in names is text; control characters are made visible."""
-    text = made()
+    text = plain()
     visible = HOSTILE.replace("\x1b", "\\x1b")
     assert Page(text).text.count(visible) >= 6
     assert "\x1b" not in text
@@ -117,10 +124,10 @@ def test_texts_are_shown_as_they_are() -> None:
 
 def test_identifiers_are_those_of_one_page() -> None:
     """Each is there once, and whatever is referred to is there."""
-    found = Page(made())
+    found = Page(plain())
     names = [attributes["id"] for _, attributes in found.tags if "id" in attributes]
     assert len(names) == len(set(names)) > 3
-    tags = "".join(re.findall(r"<[^>]*>", made().replace(html.escape(printable(HOSTILE)), "")))
+    tags = "".join(re.findall(r"<[^>]*>", plain().replace(html.escape(printable(HOSTILE)), "")))
     used = set(re.findall(r"(?:href=\"#|url\(#)([^\")]+)", tags))
     assert used
     assert used <= set(names)
@@ -134,7 +141,7 @@ def test_plots_take_the_colours_of_light_and_dark() -> None:
     assert "var(--ink)" in styles
     assert "var(--blue)" in styles
     assert "#0072b2" in Page(text).text
-    sheet = made().partition("</style>")[0]
+    sheet = plain().partition("</style>")[0]
     light, dark = sheet.split("prefers-color-scheme:dark")
     for name, _ in COLOURS.values():
         assert f"--{name}:" in light
@@ -143,7 +150,7 @@ def test_plots_take_the_colours_of_light_and_dark() -> None:
 
 def test_tables_hold_the_figures() -> None:
     """Metrics in rows, predictors in columns, the model first; blank where undefined; the best stressed."""
-    text = made()
+    text = plain()
     rows = Page(text).cells
     assert ["", "stacklstm", "naive"] in rows
     assert ["mae", number(1.25), number(2.5)] in rows

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice, product
 
@@ -71,9 +72,9 @@ def split_formats(names: Sequence[str], columns: Sequence[Texts]) -> list[str]:
 
 def _pieces(name: str, cells: Sequence[str]) -> list[str]:
     """What a column of these cells may hold: the part of its name, or a date or clock of any form."""
-    part = _part(name)
+    part, shapes = _part(name), _shapes(cells)
     for formats in (DIRECTIVES.get(part, ()), (*DATES, *PERIODS, *CLOCKS)):
-        fitting = [pattern for pattern in formats if _fits(cells, pattern)]
+        fitting = [pattern for pattern in formats if _fits(shapes, pattern)]
         if fitting:
             return fitting
     return []
@@ -91,10 +92,16 @@ def _usable(cells: Iterable[str]) -> list[str]:
     return [cell.strip() for cell in islice(cells, LOOKED_AT) if not is_missing(cell)]
 
 
-def _fits(cells: Sequence[str], format: str) -> bool:
+def _shapes(cells: Sequence[str]) -> Counter[str]:
+    """How many cells have each shape; there are few of these."""
+    return Counter(map(shape_of, cells))
+
+
+def _fits(shapes: Counter[str], format: str) -> bool:
     """Whether most cells are of a format: one bad cell is an error to name, not another format."""
-    matching = sum(expression(format).fullmatch(shape_of(cell)) is not None for cell in cells)
-    return 2 * matching > len(cells)
+    pattern = expression(format)
+    matching = sum(count for shape, count in shapes.items() if pattern.fullmatch(shape))
+    return 2 * matching > sum(shapes.values())
 
 
 def _whole(format: str) -> bool:
@@ -111,8 +118,9 @@ def split_time(header: Sequence[str], words: Sequence[Words]) -> tuple[int, ...]
     year and month (or quarter), with day, hour, minute and second as far as they are there.
     """
     looking = [at for at, column in enumerate(words) if looks_like_time(_cells(column))]
-    dated = [at for at in looking if any(_fits(_cells(words[at]), pattern) for pattern in DATES)]
-    periods = [at for at in looking if any(_fits(_cells(words[at]), pattern) for pattern in PERIODS)]
+    shapes = {at: _shapes(_cells(words[at])) for at in looking}
+    dated = [at for at in looking if any(_fits(shapes[at], pattern) for pattern in DATES)]
+    periods = [at for at in looking if any(_fits(shapes[at], pattern) for pattern in PERIODS)]
     if set(looking) - {*dated, *periods}:
         # A column holds both date and clock, and needs no other.
         return ()
@@ -145,7 +153,8 @@ def split_way(header: Sequence[str], words: Sequence[Words], time: Sequence[int]
             if year != at:
                 return _typed("week of the year", header[year], name, "%G %V")
         if time and _part(name) == "hour" and _all_within(cells, r"\d\d[0-5]\d", 0, 2400):
-            dates = [pattern for pattern in DATES if _fits(_cells(words[time[0]]), pattern)]
+            shapes = _shapes(_cells(words[time[0]]))
+            dates = [pattern for pattern in DATES if _fits(shapes, pattern)]
             if dates:
                 return _typed("time of day", header[time[0]], name, f"{dates[0]} %H%M")
     return ""
@@ -164,8 +173,8 @@ def _clock_beside(date: int, header: Sequence[str], words: Sequence[Words]) -> t
     for at, name in enumerate(header):
         if at == date or _part(name) != "hour" or _explained(date, at, words):
             continue
-        cells = _cells(words[at])
-        if cells and any(_fits(cells, pattern) for pattern in CLOCKS):
+        shapes = _shapes(_cells(words[at]))
+        if shapes and any(_fits(shapes, pattern) for pattern in CLOCKS):
             return (at,)
     found = tuple(_chain(("hour", "minute", "second"), header, words))
     return () if found and _explained(date, found[0], words) else found

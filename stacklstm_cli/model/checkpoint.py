@@ -10,6 +10,7 @@ import json
 import math
 import platform
 from dataclasses import asdict, dataclass, field, fields
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, get_args
@@ -386,8 +387,9 @@ def is_names(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(name, str) for name in value)
 
 
+@cache
 def versions() -> dict[str, str]:
-    """The libraries that made a model."""
+    """The libraries that made a model, not to be changed."""
     return {"python": platform.python_version(), "stacklstm": version("stacklstm")} | {
         name: version(name) for name in LIBRARIES
     }
