@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from stacklstm_cli.data.memory import give_back
 from stacklstm_cli.data.origins import Origins, actuals
 from stacklstm_cli.data.panel import Floats, Ints, Panel
 from stacklstm_cli.evaluation.metrics import (
@@ -27,7 +28,7 @@ from stacklstm_cli.evaluation.metrics import (
     sum_errors,
 )
 
-ROWS_AT_ONCE = 1_000_000
+ROWS_AT_ONCE = 2**18
 
 
 class Predictor(Protocol):
@@ -174,6 +175,7 @@ def in_parts(predictor: Predictor, panel: Panel, origins: Origins, horizon: int,
         inside = slice(*np.searchsorted(origins.series, (begin, end)))
         some = Origins(origins.series[inside] - begin, origins.rows[inside])
         forecasts[inside] = predictor.forecast(panel.part(begin, end), some, horizon, quantiles)
+        give_back()
     return forecasts
 
 
