@@ -4,13 +4,15 @@
 
 Each size is trained in a process of its own, at 1, 2 and 4 times a base size, with one pass over the windows at most
 and a time limit on the optimiser steps, which are the same work for any size: what is left is what grows with the
-data. Memory is the process's peak less that of the imports alone; the limit is 150 MB and six times the file's
-rows and columns as float32.
+data. Seconds are those of the clock and of the processor, less those of the imports; where other work runs, only the
+latter mean something, and the last column has them for each million of values. Memory is the process's peak less that
+of the imports alone; the limit is 150 MB and six times the file's rows and columns as float32.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 import tempfile
@@ -79,11 +81,14 @@ def write(size: Size, path: Path) -> None:
             file.write(",".join([at, *(f"{value:.3f}" for value in row)]) + "\n")
 
 
-def measured(words: list[str]) -> tuple[float, int]:
-    """Seconds and peak memory in bytes of a process that imports the program and runs these words, if any."""
-    begin = time.perf_counter()
+def measured(words: list[str]) -> tuple[float, float, int]:
+    """Of a process that imports the program and runs these words, if any: seconds of the clock and of the processor,
+    and peak memory in bytes."""
+    begin, before = time.perf_counter(), os.times()
     done = subprocess.run([sys.executable, "-c", RUN, *words], check=True, capture_output=True, text=True)
-    return time.perf_counter() - begin, int(done.stderr.split()[-1])
+    after = os.times()
+    processor = after.children_user + after.children_system - before.children_user - before.children_system
+    return time.perf_counter() - begin, processor, int(done.stderr.split()[-1])
 
 
 def main() -> None:
@@ -91,9 +96,12 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="small files, to see that it runs")
     parser.add_argument("--max-time", default="10s", help="limit on the optimiser steps of each training")
     asked = parser.parse_args()
-    start, base = measured([])
+    start, start_processor, base = measured([])
     print(f"imports: {start:.1f} s, {base / MEGABYTE:.0f} MB")
-    print(f"{'rows':>9} {'series':>7} {'values':>11} {'seconds':>8} {'peak MB':>8} {'limit MB':>9}")
+    print(
+        f"{'rows':>9} {'series':>7} {'values':>11} {'seconds':>8} {'processor':>9} {'a million':>9} {'peak MB':>8} "
+        f"{'limit MB':>9}"
+    )
     with tempfile.TemporaryDirectory() as folder:
         data, model = Path(folder) / "data.csv", Path(folder) / "model.safetensors"
         words = ["train", str(data), "-m", str(model), "-qq", "--epochs", "1", "--max-time", asked.max_time]
@@ -103,10 +111,11 @@ def main() -> None:
                     Size(one.rows, one.series * times, True) if one.long else Size(one.rows * times, one.series, False)
                 )
                 write(size, data)
-                seconds, peak = measured([*words, "--no-resume"])
+                seconds, processor, peak = measured([*words, "--no-resume"])
                 limit = NETWORK + 6 * 4 * size.cells
                 print(
                     f"{size.rows:>9,} {size.series:>7,} {size.values:>11,} {seconds - start:>8.1f} "
+                    f"{processor - start_processor:>9.1f} {(processor - start_processor) * 1e6 / size.values:>9.1f} "
                     f"{(peak - base) / MEGABYTE:>8.0f} {limit / MEGABYTE:>9.0f}",
                     flush=True,
                 )

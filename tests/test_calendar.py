@@ -124,6 +124,19 @@ def test_an_irregular_row_is_named():
     assert caught.value.index == 3
 
 
+@pytest.mark.parametrize("at_once", [1, 3, 100])
+def test_positions_of_many_rows_are_found_some_at_a_time(monkeypatch, at_once):
+    monkeypatch.setattr("stacklstm_cli.data.calendar.ROWS_AT_ONCE", at_once)
+    step = Step("second", 3600)
+    hours = np.arange(10)
+    np.testing.assert_array_equal(step.ordinals(micros(hours.astype("datetime64[h]"))), hours)
+    stamps = micros(hours.astype("datetime64[h]"))
+    stamps[[7, 9]] += np.timedelta64(1, "s")
+    with pytest.raises(OffGridError) as caught:
+        step.ordinals(stamps)
+    assert caught.value.index == 7
+
+
 def test_floor_and_ceil_find_the_neighbours_on_the_grid():
     ends = Step("month", 1, "end")
     below = ends.floor(np.datetime64("2024-03-15"))

@@ -237,6 +237,22 @@ class TestBest:
         last = {every: found.history[-1]["validation"] for every, found in results.items()}
         assert len(set(last.values())) == 1
 
+    def test_a_validation_in_parts_as_in_one_piece(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """To the bit, also where targets are missing; on whole chunks it is the mean over the known targets."""
+        values = wave(60)
+        values[30:33] = np.nan
+        lessons = lessons_of(values)
+        network, head = StackedRNN(SPEC), loop.build_teacher(SPEC.loss, SPEC.quantiles, CPU)
+        average = loop.WeightAverage(network, 0.5)
+        found = set()
+        for at_once in (1, 7, 1000):
+            monkeypatch.setattr(loop, "VALIDATED_AT_ONCE", at_once)
+            found.add(loop.validate(network, average, lessons, head, Clock()))
+        with torch.no_grad():
+            lesson = lessons.batch(torch.arange(len(lessons)))
+            expected = float(masked_mean(shards.losses(network.eval(), lesson, head), lesson.known))
+        assert found == {expected}
+
     @pytest.mark.parametrize(
         ("value", "best", "better"),
         [

@@ -23,6 +23,8 @@ __all__ = ["OffGridError", "Step", "TimeForm", "infer_step", "parse_freq"]
 Ints = npt.NDArray[np.int64]
 Unit = Literal["step", "second", "day", "business_day", "month"]
 
+ROWS_AT_ONCE = 2**18
+"""Whose positions are worked out together: several numbers are held for each of them."""
 COMMON_SHARE = 0.1
 """A smallest difference that is rarer than this among all is a stray row, not the step."""
 
@@ -75,6 +77,16 @@ class Step:
 
         Raises `OffGridError` with the index of the first stamp that is not on it.
         """
+        ordinals = np.empty(stamps.size, dtype=np.int64)
+        for begin in range(0, stamps.size, ROWS_AT_ONCE):
+            some = slice(begin, begin + ROWS_AT_ONCE)
+            ordinals[some], off = self._placed(stamps[some])
+            if off.any():
+                raise OffGridError(begin + int(np.argmax(off)), self)
+        return ordinals
+
+    def _placed(self, stamps: Stamps) -> tuple[Ints, npt.NDArray[np.bool_]]:
+        """[rows] position of each stamp, and whether it lies beside the grid."""
         phase = self.phase or 0
         if self.unit == "step":
             ordinals, rest = np.divmod(stamps.astype(np.int64) - phase, int(self.count))
@@ -91,9 +103,7 @@ class Step:
         else:
             ordinals, rest = np.divmod(stamps.astype(np.int64) - phase, self._width)
             off = rest != 0
-        if off.any():
-            raise OffGridError(int(np.argmax(off)), self)
-        return ordinals.astype(np.int64)
+        return ordinals.astype(np.int64), off
 
     def at_origin(self) -> Step:
         """This step with its phase settled without data, if it was open: bins begin at midnight and in January,
@@ -346,31 +356,34 @@ def infer_step(stamps: Stamps, offsets: Ints) -> Step | None:
 
 def _candidates(stamps: Stamps, inside: npt.NDArray[np.bool_]) -> Iterator[Step]:
     """Steps that may fit, the most telling first."""
-    numbers = stamps.astype(np.int64)
+    numbers = stamps.view(np.int64)
     if stamps.dtype.kind != "M":
-        yield from (Step("step", count, phase=None) for count in _usual(np.diff(numbers)[inside]))
+        yield from (Step("step", count, phase=None) for count in _usual(numbers, inside))
         return
     if not (numbers % DAY).any():
         anchor = _month_anchor(stamps)
         if anchor:
             months = stamps.astype("datetime64[M]").astype(np.int64)
-            yield from (Step("month", count, anchor, phase=None) for count in _usual(np.diff(months)[inside]))
-    differences = np.diff(numbers)[inside]
-    widths = _usual(differences)
+            yield from (Step("month", count, anchor, phase=None) for count in _usual(months, inside))
+    widths = _usual(numbers, inside)
     if widths[0] == DAY:
         _, weekend = _business_numbers(numbers // DAY)
         # Monday to Thursday alone could as well be plain days: a weekend must have been passed over.
-        if not weekend.any() and (differences == 3 * DAY).any():
+        if not weekend.any() and (np.diff(numbers)[inside] == 3 * DAY).any():
             yield Step("business_day", 1, phase=None)
     yield from (step_of_width(width) for width in widths)
 
 
-def _usual(differences: Ints) -> list[int]:
-    """The most frequent difference (of equals the smallest), then the smallest if it is not rare."""
-    values, counts = np.unique(differences, return_counts=True)
+def _usual(numbers: Ints, inside: npt.NDArray[np.bool_]) -> list[int]:
+    """The most frequent difference (of equals the smallest), then the smallest if it is not rare.
+
+    `inside` [rows - 1]: whether a number and the one before it are of one series.
+    """
+    differences = np.diff(numbers)
+    values, counts = np.unique(differences if inside.all() else differences[inside], return_counts=True)
     usual = int(values[np.argmax(counts)])
     smallest = int(values[0])
-    return [usual, smallest] if smallest != usual and counts[0] >= COMMON_SHARE * differences.size else [usual]
+    return [usual, smallest] if smallest != usual and counts[0] >= COMMON_SHARE * counts.sum() else [usual]
 
 
 def _month_anchor(stamps: Stamps) -> str:

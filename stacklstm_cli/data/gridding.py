@@ -97,11 +97,7 @@ class Grid:
 
 def in_order(rows: Rows, stamps: Stamps, notes: list[str]) -> tuple[Rows, Stamps]:
     """Rows sorted by series, then by time; rows of one time stay in the order of the file."""
-    later = stamps[1:] >= stamps[:-1]
-    if len(rows.keys) > 1:
-        same = rows.codes[1:] == rows.codes[:-1]
-        later = (rows.codes[1:] > rows.codes[:-1]) | (same & later)
-    if later.all():
+    if are_in_order(rows, stamps):
         return rows, stamps
     by_time = np.lexsort((stamps, rows.codes))
     same = rows.codes[by_time[1:]] == rows.codes[by_time[:-1]]
@@ -109,6 +105,15 @@ def in_order(rows: Rows, stamps: Stamps, notes: list[str]) -> tuple[Rows, Stamps
     if (by_time[1:] < by_time[:-1])[same].any():
         notes.append("The rows were not in time order; sorted.")
     return rows.taken(by_time), stamps[by_time]
+
+
+def are_in_order(rows: Rows, stamps: Stamps) -> bool:
+    """Whether rows stand sorted by series, then by time."""
+    later = stamps[1:] >= stamps[:-1]
+    if len(rows.keys) > 1:
+        same = rows.codes[1:] == rows.codes[:-1]
+        later = (rows.codes[1:] > rows.codes[:-1]) | (same & later)
+    return bool(later.all())
 
 
 def without_repeats(
@@ -128,7 +133,7 @@ def without_repeats(
     are a `DataError`, or stay where they are to be `aggregated` with the other rows of their bin. `ways` are
     what may be typed where rows only look like repeats.
     """
-    new = _new_groups(rows.codes, stamps)
+    new = new_groups(rows.codes, stamps)
     repeats = int(new.size - np.count_nonzero(new))
     if not repeats:
         return rows, stamps, 0
@@ -151,7 +156,7 @@ def without_repeats(
     return rows.taken(~dropped), stamps[~dropped], repeats
 
 
-def _new_groups(codes: Codes, moments: npt.NDArray[Any]) -> Flags:
+def new_groups(codes: Codes, moments: npt.NDArray[Any]) -> Flags:
     """[rows] whether a row of sorted ones has another series or another time than the row before."""
     new = np.ones(codes.size, dtype=bool)
     new[1:] = (moments[1:] != moments[:-1]) | (codes[1:] != codes[:-1])
@@ -254,7 +259,7 @@ def aggregated(rows: Rows, stamps: Stamps, step: Step, how: str, notes: list[str
     """
     ordinals = step.floors(stamps)
     refuse_far(rows, ordinals, step)
-    starts = np.flatnonzero(_new_groups(rows.codes, ordinals))
+    starts = np.flatnonzero(new_groups(rows.codes, ordinals))
     merged = _combined(rows, starts, how, "last")
     if how == "sum":
         merged = _without_partial_sums(rows, stamps, merged, starts, step, notes)

@@ -166,13 +166,16 @@ def _series(table: Table, columns: Columns, cells: _Cells) -> tuple[Codes, tuple
                 hint="Fill the cell, take the row out, or name another column with --id.",
                 code="missing_id",
             )
-    codes = np.zeros(cells.places.size, dtype=np.int64)
     parts = [cells.text[name].factorized() for name in columns.ids]
+    if len(parts) == 1:
+        codes, unique = parts[0]
+        return codes, tuple((name,) for name in unique)
+    together = np.zeros(cells.places.size, dtype=np.int64)
     for more, unique in parts:
-        codes = pd.factorize(codes * max(len(unique), 1) + more)[0]
-    _, first = np.unique(codes, return_index=True)
+        together = pd.factorize(together * max(len(unique), 1) + more)[0]
+    _, first = np.unique(together, return_index=True)
     keys = tuple(zip(*([unique[code] for code in more[first]] for more, unique in parts), strict=True))
-    return codes.astype(np.int32), keys
+    return together.astype(np.int32), keys
 
 
 def _refuse_huge(table: Table, cells: _Cells, columns: Columns) -> None:

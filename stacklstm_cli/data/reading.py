@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import BinaryIO
 
 import numpy as np
-import pyarrow as pa
 
 from stacklstm_cli.config import DataConfig, ReadingConfig
 from stacklstm_cli.data.calendar import Step, TimeForm
@@ -27,6 +26,7 @@ from stacklstm_cli.data.gridding import (
 )
 from stacklstm_cli.data.labels import refuse_beside_labels, unchanging_features
 from stacklstm_cli.data.loading import load_rows
+from stacklstm_cli.data.memory import give_back
 from stacklstm_cli.data.opening import open_table
 from stacklstm_cli.data.panel import Columns, Covariate, Ints, Panel, Stored
 from stacklstm_cli.data.patterns import Stamps, typed_formats
@@ -62,7 +62,15 @@ def read_panel(
     own = replace(reading, delimiter=None, decimal=None, encoding=None)
     ahead = open_table([future], own) if future is not None else None
     if stored is not None:
-        return _read(table, _stored_roles(table, stored), config, reading, stored, ahead)[0]
+        panel = _read(table, _stored_roles(table, stored), config, reading, stored, ahead)[0]
+    else:
+        panel = _understood(table, config, reading, ahead)
+    give_back()
+    return panel
+
+
+def _understood(table: Table, config: DataConfig, reading: ReadingConfig, ahead: Table | None) -> Panel:
+    """The panel by the roles that are found: by the first rows, and by all where these make no grid."""
     found = _roles(table, SAMPLE_ROWS, config, reading)
     try:
         panel, repeats = _read(table, found, config, reading, None, ahead)
@@ -150,9 +158,8 @@ def _read(
     if reading.aggregate is not None and found.possible_ids and not columns.ids:
         name = found.possible_ids[0]
         notes.append(f"If {name!r} tells several series apart, type --id {quoted(name)}: their rows are mixed now.")
-    # They may be the largest of all that is held, and Arrow keeps for itself what it has freed.
-    del words
-    pa.default_memory_pool().release_unused()
+    del words  # which may be the largest of all that is held
+    give_back()
     ahead: tuple[Rows, Ints] | None = None
     own = rows.places < sum(table.rows)
     if not own.all():

@@ -160,8 +160,8 @@ def _reading(format: str, parsed: Parsed, last_word: str, like: TimeForm | None)
         letters=letters,
         hour_24=parsed.hour_24,
     )
-    instants = (parsed.local - parsed.ahead).astype("datetime64[us]") if parsed.zoned else None
-    return Reading(form, parsed.local.astype("datetime64[us]"), instants)
+    instants = (parsed.local - parsed.ahead).view("datetime64[us]") if parsed.zoned else None
+    return Reading(form, parsed.local.view("datetime64[us]"), instants)
 
 
 def _unpadded(format: str, parsed: Parsed, like: TimeForm | None) -> str:

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from stacklstm_cli.config import ReadingConfig
 from stacklstm_cli.data.calendar import OffGridError, Step, TimeForm, infer_step, parse_freq
 from stacklstm_cli.data.cells import NA_WORDS
-from stacklstm_cli.data.gridding import Rows, count_of
+from stacklstm_cli.data.gridding import Rows, are_in_order, count_of, new_groups
 from stacklstm_cli.data.panel import Columns, Ints, Stored
 from stacklstm_cli.data.patterns import SEPARATOR, Stamps, typed_formats
 from stacklstm_cli.data.split import joined, split_formats
@@ -397,18 +397,19 @@ class _Search:
 
     def _found_step(self, stamps: Stamps) -> Step:
         rows, known = self.rows, self.known_step
-        order = np.lexsort((stamps, rows.codes))
+        order = slice(None) if are_in_order(rows, stamps) else np.lexsort((stamps, rows.codes))
         ordered, series = stamps[order], rows.codes[order]
-        new = np.ones(ordered.size, dtype=bool)
-        new[1:] = (ordered[1:] != ordered[:-1]) | (series[1:] != series[:-1])
-        ordered, series = ordered[new], series[new]
-        offsets = np.concatenate([np.flatnonzero(np.diff(series, prepend=-1)), [series.size]])
+        new = new_groups(series, ordered)
+        if not new.all():
+            ordered, series = ordered[new], series[new]
+        offsets = np.concatenate([[0], np.flatnonzero(series[1:] != series[:-1]) + 1, [series.size]])
         try:
             step = infer_step(ordered, offsets)
         except OffGridError as error:
             if known is not None and is_step_of(known, ordered, offsets):
                 return placed(known, ordered)
-            raise OffGridError(int(order[new][error.index]), error.step) from error
+            row = int(np.flatnonzero(new)[error.index])
+            raise OffGridError(row if isinstance(order, slice) else int(order[row]), error.step) from error
         if step is None and known is None and self.by_rank:
             raise OffGridError(0, Step("step"))
         if step is None and known is None:

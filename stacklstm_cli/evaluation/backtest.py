@@ -14,6 +14,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from stacklstm_cli.data.memory import give_back
 from stacklstm_cli.data.origins import Origins, actuals
 from stacklstm_cli.data.panel import Floats, Ints, Panel
 from stacklstm_cli.evaluation.metrics import (
@@ -28,7 +29,7 @@ from stacklstm_cli.evaluation.metrics import (
 )
 from stacklstm_cli.ranks import ALONE, Ranks
 
-ROWS_AT_ONCE = 1_000_000
+ROWS_AT_ONCE = 2**18
 
 
 class Predictor(Protocol):
@@ -203,6 +204,7 @@ def in_parts(
             if mine.size:
                 some = Origins(origins.series[mine] - begin, origins.rows[mine])
                 forecasts[mine] = predictor.forecast(panel.part(begin, end), some, horizon, quantiles)
+                give_back()
     ranks.collect(forecasts, owners)
     return forecasts
 

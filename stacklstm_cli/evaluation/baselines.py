@@ -25,6 +25,8 @@ from stacklstm_cli.data.origins import Origins
 from stacklstm_cli.data.panel import Floats, Ints, Panel
 from stacklstm_cli.evaluation.backtest import Predictor
 
+Flags = npt.NDArray[np.bool_]
+
 ROWS_AT_ONCE = 2**18
 """Residuals are squared so many at a time, or they would hold more memory than the data."""
 MOST_SHORT = 2**31 - 1
@@ -67,15 +69,12 @@ class SeasonalNaive:
         row, known = history.same_season(m)
         source = np.where(known, last[row], -1)  # [O, H]
 
-        later = history.observed_from(m)
-        later = later[last[later - m] >= 0]
-
         def squares(rows: Ints) -> Floats:
             earlier = last[rows - m]
             residual: Floats = (history.values[rows] - history.values[earlier]) ** 2 * m / (rows - earlier)
             return residual
 
-        sigma, residuals = history.deviation(later, squares)
+        sigma, residuals = history.deviation(history.behind(m, last >= 0), squares)
 
         naive, found = _naive(history), source >= 0
         seasons = np.where(found, history.target - source, m) / m  # k + 1
@@ -123,13 +122,10 @@ class SeasonalAverage:
         """[O, H, Q] in the user's units."""
         history, m = _History.of(panel, origins, horizon), self.seasonality
         total = history.running_sum(np.where(history.observed, history.values, 0.0), stride=m)  # [M]
-        count = history.running_sum(history.observed.astype(np.float64), stride=m)
+        count = history.running_sum(history.observed.astype(history.position.dtype), stride=m)
         mean = np.divide(total, np.maximum(count, 1), out=total)
         row, known = history.same_season(m)
         n = np.where(known, count[row], 0)  # [O, H]
-
-        later = history.observed_from(m)
-        later = later[count[later - m] > 0]
 
         def squares(rows: Ints) -> Floats:
             # Welford (1962), Technometrics 4(3), 419-420: what each value adds to the squares around its mean
@@ -137,7 +133,7 @@ class SeasonalAverage:
             added: Floats = share * (history.values[rows] - mean[rows - m]) ** 2
             return added
 
-        sigma, residuals = history.deviation(later, squares)
+        sigma, residuals = history.deviation(history.behind(m, count > 0), squares)
 
         naive, found = _naive(history), n > 0
         return _gaussian(
@@ -207,32 +203,33 @@ class _History:
         rows[~self.observed] = -1
         return self._accumulate(np.maximum, rows, stride)
 
-    def observed_from(self, row: int) -> Ints:
-        """Flat indices of the observed rows of each series from this row on, ascending."""
-        found: Ints = np.flatnonzero(self.observed & (self.position >= row)).astype(self.position.dtype)
+    def behind(self, m: int, told: Flags) -> Flags:
+        """[M] whether a row is observed and the row m before it is one of its series that is `told` [M]."""
+        found: Flags = self.observed & (self.position >= m)
+        found[m:] &= told[:-m]
         return found
 
-    def running_sum(self, terms: Floats, stride: int = 1) -> Floats:
+    def running_sum(self, terms: npt.NDArray[Any], stride: int = 1) -> npt.NDArray[Any]:
         """[M] sum of the terms at t, t - stride, t - 2 stride … of the same series, in the place of the terms."""
         return self._accumulate(np.add, terms, stride)
 
-    def deviation(self, rows: Ints, squares: Callable[[Ints], Floats]) -> tuple[Floats, Ints]:
+    def deviation(self, told: Flags, squares: Callable[[Ints], Floats]) -> tuple[Floats, Ints]:
         """σ at each cutoff, 0 where there is no residual, and the number of residuals, each [O].
 
-        `rows` flat indices of the residuals, `squares` gives the squares of some of them.
+        `told` [M] which rows have a residual, `squares` gives the squares at some flat indices.
         """
-        total, number = self.residual_sums(rows, squares)
+        total, number = self.residual_sums(told, squares)
         return np.sqrt(total / np.maximum(number, 1)), number
 
-    def residual_sums(self, rows: Ints, squares: Callable[[Ints], Floats]) -> tuple[Floats, Ints]:
-        """Sum of squared residuals up to each cutoff and their number, each [O]; `rows` ascending."""
+    def residual_sums(self, told: Flags, squares: Callable[[Ints], Floats]) -> tuple[Floats, Ints]:
+        """Sum of squared residuals up to each cutoff and their number, each [O]."""
         total = np.zeros(self.values.size)
-        for begin in range(0, len(rows), ROWS_AT_ONCE):
-            some = rows[begin : begin + ROWS_AT_ONCE]
+        for begin in range(0, told.size, ROWS_AT_ONCE):
+            some = begin + np.flatnonzero(told[begin : begin + ROWS_AT_ONCE])
             total[some] = squares(some)
-        after, first = ((self.cut + 1).astype(rows.dtype), self.first.astype(rows.dtype))
-        number = np.searchsorted(rows, after) - np.searchsorted(rows, first)
-        return self.running_sum(total)[self.cut], number
+        sums = self.running_sum(total)[self.cut]
+        number = self.running_sum(told.astype(self.position.dtype))[self.cut]
+        return sums, number.astype(np.int64)
 
     def same_season(self, m: int) -> tuple[Ints, npt.NDArray[np.bool_]]:
         """[O, H] the last known row of each target's season, and whether the history has m rows at all."""
@@ -262,7 +259,8 @@ def _walk(history: _History) -> tuple[Ints, Floats, Ints]:
         residual: Floats = (history.values[rows] - history.values[earlier]) ** 2 / (rows - earlier)
         return residual
 
-    total, number = history.residual_sums(history.observed_from(1), squares)
+    # Every series begins with a value, so that each observed row behind its first has a last one before it.
+    total, number = history.residual_sums(history.observed & (history.position >= 1), squares)
     return last[history.cut], total, number
 
 

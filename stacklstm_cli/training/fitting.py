@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from stacklstm_cli.data.history import remember
+from stacklstm_cli.data.memory import give_back
 from stacklstm_cli.data.origins import Origins, plan_origins
 from stacklstm_cli.data.panel import Floats, Ints, Panel
 from stacklstm_cli.errors import DataError, NothingLearnedError
@@ -162,7 +163,9 @@ class Trainer:
         with self.clock.interruptible():
             lessons = self.lessons(parts.train)
             origins = lesson_origins(self.panel, parts.train, parts.validation, plan.spec)
-        if not len(origins):  # series too short to have such a part, or nothing observed in it
+            validation = Lessons(self.windows, origins, lessons.weights.cpu().numpy())
+            del origins  # which may be as many as the values
+        if not len(validation):  # series too short to have such a part, or nothing observed in it
             with self.clock.interruptible():
                 ridge = Ridge(plan.start_strength)
                 start = self.begin.choosing if self.begin else start_with(lessons, ridge, plan.seasonality)
@@ -170,8 +173,6 @@ class Trainer:
             chosen = self.fit(lessons, None, start, schedule, parts.train, "training", 1.0)
         else:
             with self.clock.interruptible():
-                weights = series_weights(self.learned, parts.train, plan.seasonality)
-                validation = Lessons(self.windows, origins, weights)
                 start = self.begin.choosing if self.begin else choose_start(lessons, validation, plan.seasonality)
             share = TIME_TO_CHOOSE if self.refits else 1.0
             schedule = replace(plan.schedule, max_steps=plan.most_steps(len(lessons)))
@@ -219,6 +220,7 @@ class Trainer:
             return None
         baselines = {**standard_baselines(plan.seasonality), **self.baselines}
         predictors: dict[str, Predictor] = {MODEL: self.forecaster(chosen, calibration), **baselines}
+        give_back()
         try:
             with self.clock.interruptible():
                 return backtest(
@@ -259,6 +261,7 @@ class Trainer:
             network = StackedRNN(self.plan.spec)
         network.set_statistics(*number_statistics(self.panel, ends))
         start.apply_to(network)
+        give_back()
         return fit(
             network.to(self.device),
             lessons,

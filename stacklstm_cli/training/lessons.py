@@ -56,8 +56,10 @@ class Lessons:
         home = windows.home
         self.windows = windows
         self.every_step = every_step
-        self.series = torch.as_tensor(origins.series, device=home)  # [W]
-        self.rows = torch.as_tensor(origins.rows, device=home)  # [W]
+        # Half the width: the windows may be as many as the values.
+        self.series, self.rows = (
+            torch.as_tensor(numbers.astype(np.int32), device=home) for numbers in (origins.series, origins.rows)
+        )  # [W] each
         self.weights = torch.as_tensor(weights, device=home)  # [N]
 
     def __len__(self) -> int:
@@ -65,7 +67,7 @@ class Lessons:
 
     def batch(self, chosen: Tensor, *, exact: bool = False) -> Lesson:
         """The windows with these indices [B]; `exact` ones in float64, where the windows lie."""
-        series, rows = self.series[chosen], self.rows[chosen]  # [B], [B]
+        series, rows = self.series[chosen].long(), self.rows[chosen].long()  # [B], [B]
         batch = self.windows.batch(series, rows, every_step=self.every_step and not exact)
         values, known = self.windows.targets(series, batch.origins)  # [B, H], [B, H]
         weight = per_window(self.weights[series], values)  # [B, 1]
@@ -82,15 +84,19 @@ class Lessons:
 
     def chunks(self, *, exact: bool = False) -> Iterator[Lesson]:
         """All windows, a bounded number at a time."""
-        for chosen in torch.split(torch.arange(len(self), device=self.series.device), chunk_size(self.windows.spec)):
+        for chosen in self.indices():
             yield self.batch(chosen, exact=exact)
+
+    def indices(self) -> tuple[Tensor, ...]:
+        """Those of all windows, as the chunks have them."""
+        return torch.split(torch.arange(len(self), device=self.series.device), chunk_size(self.windows.spec))
 
     def thinned(self, most: int) -> Lessons:
         """At most `most` windows, evenly spread over all."""
         if len(self) <= most:
             return self
         chosen = torch.linspace(0, len(self) - 1, most, dtype=torch.float64, device=self.series.device).long()  # [most]
-        origins = Origins(self.series[chosen].cpu().numpy(), self.rows[chosen].cpu().numpy())
+        origins = Origins(self.series[chosen].long().cpu().numpy(), self.rows[chosen].long().cpu().numpy())
         return Lessons(self.windows, origins, self.weights.cpu().numpy(), every_step=self.every_step)
 
 

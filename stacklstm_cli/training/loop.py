@@ -17,13 +17,13 @@ import torch
 from torch import Tensor, nn
 
 from stacklstm_cli.errors import NothingLearnedError
-from stacklstm_cli.model.heads import Teacher, build_teacher
+from stacklstm_cli.model.heads import Teacher, build_teacher, masked_mean
 from stacklstm_cli.ranks import get_ranks
 from stacklstm_cli.training.lessons import Lessons
 from stacklstm_cli.training.optimiser import AdamW, Group, WeightAverage
 from stacklstm_cli.training.precision import Precision, usable
 from stacklstm_cli.training.runtime import Clock, Interrupted, Stopped
-from stacklstm_cli.training.shards import Network, Shards, lesson_loss, one_openmp_thread
+from stacklstm_cli.training.shards import Network, Shards, losses, one_openmp_thread
 
 WARM_STEPS = 3
 """Steps left out of the steady speed: they allocate memory and pick kernels."""
@@ -31,6 +31,9 @@ LEAST_IMPROVEMENT = 1e-4
 """Share by which a validation loss must fall to count as better."""
 MOST_RECOVERIES = 3
 """How often a fit that diverges goes back and halves its learning rate."""
+VALIDATED_AT_ONCE = 256
+"""Windows that a processor's core takes at a time: more do not fit into its cache, are slower and take more memory than
+a step of training. Each window's loss is the same in any company."""
 RETREAT = 0.25
 """Share of the learning rate that is left where the first steps only made the start worse."""
 
@@ -366,11 +369,15 @@ def validate(network: Network, average: WeightAverage, lessons: Lessons, head: T
     average.swap()
     network.eval()
     total = known = 0.0
+    at_once = VALIDATED_AT_ONCE if lessons.windows.device.type == "cpu" else len(lessons)
     try:
         with torch.no_grad():
-            for lesson in lessons.chunks():
-                count = float(lesson.known.sum())
-                total += float(lesson_loss(network, lesson, head)) * count
+            for chosen in lessons.indices():
+                parts = [lessons.batch(some) for some in torch.split(chosen, at_once)]
+                shown = torch.cat([lesson.known for lesson in parts])
+                found = torch.cat([losses(network, lesson, head) for lesson in parts])  # [B, H]
+                count = float(shown.sum())
+                total += float(masked_mean(found, shown)) * count
                 known += count
                 clock.hurry()
     finally:
@@ -410,14 +417,15 @@ class ShuffledBatches(Iterator[Tensor]):
     def __init__(self, count: int, size: int, seed: int, device: torch.device) -> None:
         self.count, self.size, self.device = count, size, device
         self.generator = torch.Generator().manual_seed(seed)
-        self.queue = torch.empty(0, dtype=torch.int64)
+        self.queue = torch.empty(0, dtype=torch.int32)
         """What is left of the order that was drawn."""
 
     def __next__(self) -> Tensor:
         while len(self.queue) < self.size:
-            self.queue = torch.cat([self.queue, torch.randperm(self.count, generator=self.generator)])
+            drawn = torch.randperm(self.count, generator=self.generator, dtype=torch.int32)
+            self.queue = torch.cat([self.queue, drawn]) if len(self.queue) else drawn
         batch, self.queue = self.queue[: self.size], self.queue[self.size :]
-        return batch.to(self.device, non_blocking=True)  # without waiting for the step before
+        return batch.to(self.device, torch.int64, non_blocking=True)  # without waiting for the step before
 
 
 def require_finite(fit: Fit, steps: int, *, diverged: bool) -> None:
