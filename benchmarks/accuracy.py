@@ -12,6 +12,7 @@ comes with `pip install 'stacklstm[baselines]'`.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import shlex
@@ -305,6 +306,8 @@ def main() -> None:
     parser.add_argument("--results", type=Path, help="JSON file that keeps finished cells")
     parser.add_argument("--train", default="", help="further options of every training")
     asked = parser.parse_args()
+    if importlib.util.find_spec("statsforecast") is None:
+        sys.exit("AutoETS is compared with: pip install 'stacklstm[baselines]'")
     TRAIN_OPTIONS.extend(shlex.split(asked.train))
     kept: dict[str, Cell] = json.loads(asked.results.read_text()) if asked.results and asked.results.exists() else {}
     names = asked.only.split(",") if asked.only else [task.name for task in TASKS]

@@ -384,7 +384,11 @@ class MetricConfig(Checked):
     """How errors are scaled and reported."""
 
     seasonality: int | None = option(
-        None, "Rows in a season, for seasonal naive, MASE and RMSSE.", minimum=1, maximum=1_000_000, unset=FOUND
+        None,
+        "Rows in a season, for seasonal naive, MASE, RMSSE and, in training, the network.",
+        minimum=1,
+        maximum=1_000_000,
+        unset=FOUND,
     )
     per_series: bool = option(False, "Report the metrics of each series too.")
     per_step: bool = option(False, "Report the metrics of each step of the horizon too.")

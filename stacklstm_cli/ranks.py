@@ -46,7 +46,13 @@ SECONDS_BETWEEN_LOOKS = 0.02
 """While the processes find each other."""
 NUMBERS_AT_ONCE = 2**20
 """Of forecasts, that travel between processes together: 8 MB."""
-DIFFERENCES = {"data": "the data differs", "options": "the options differ", "origin": "it went on from another model"}
+DIFFERENCES = {
+    "data": "the data differs",
+    "model": "the model file differs",
+    "options": "the options differ",
+    "origin": "it went on from another model",
+    "device": "one computes on another kind of device",
+}
 """What is said of the parts of an identity that differ."""
 VERSIONS_DIFFER = "the version of stacklstm or of its libraries differs"
 """What is said of any other part."""
@@ -150,7 +156,7 @@ class Ranks:
         if self.size == 1:
             return
         first = json.loads(self.text_of(0, json.dumps(identity).encode()))
-        differing = [name for name, value in identity.items() if first[name] != value]
+        differing = [name for name, value in identity.items() if first.get(name) != value]
         with self.agreeing():
             if differing:
                 what = DIFFERENCES.get(differing[0], VERSIONS_DIFFER)
@@ -291,6 +297,8 @@ def peers_needed() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
+        if out_of_memory(error):
+            raise
         raise PeerLostError(
             f"Another process of this command has ended or cannot be reached ({reason_of(error)}).",
             hint="Start it again with the same command; a training goes on where it was.",
@@ -299,7 +307,8 @@ def peers_needed() -> Iterator[None]:
 
 def reason_of(error: RuntimeError) -> str:
     """The first sentence of torch's message, without the place in its sources."""
-    line = re.sub(r"\[[^]]*\.cc:[0-9]+\] ", "", str(error).splitlines()[0])
+    first = (str(error).splitlines() or [type(error).__name__])[0]
+    line = re.sub(r"\[[^]]*\.cc:[0-9]+\] ", "", first)
     return line.partition(". ")[0][:200]
 
 

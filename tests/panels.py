@@ -193,7 +193,9 @@ def shaken_network(spec: NetworkSpec, seed: int = 0, dtype: torch.dtype = torch.
     network = StackedRNN(spec).to(dtype).eval()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for tensor in (*network.parameters(), *([network.skip_start] if spec.skip else [])):
+        fixed = [network.skip_start] if spec.skip else []
+        fixed += [network.smoothing.share] if network.smoothing is not None else []
+        for tensor in (*network.parameters(), *fixed):
             tensor.copy_(torch.randn(tensor.shape, generator=generator, dtype=torch.float64) * 0.5)
     return network
 

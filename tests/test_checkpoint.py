@@ -218,6 +218,22 @@ class TestDamage:
         with pytest.raises(ModelError, match="digest"):
             load(path)
 
+    def test_a_file_of_before_the_first_release(self, path: Path) -> None:
+        """It mixes forecasts in by weights that are not known any more: named, and what to do."""
+        document, tensors = parts_of(path)
+        resealed(path, document, tensors | {"final.mixture.shares.bias": torch.zeros(8)})
+        with pytest.raises(ModelError, match="before its first release") as caught:
+            load(path)
+        assert (caught.value.code, caught.value.hint) == ("model_outdated", "Train the model again.")
+
+    def test_a_season_that_does_not_fit_makes_no_tables(self, path: Path) -> None:
+        """They would be of any size that a file claims."""
+        document, tensors = parts_of(path)
+        claimed = {"context_length": 60_000, "smoothing_season": 30_000}
+        resealed(path, document | {"network": document["network"] | claimed}, tensors)
+        with pytest.raises(ModelError, match="smoothing_season"):
+            load(path)
+
     def test_a_sealed_file_without_a_part(self, path: Path) -> None:
         """The digest is right, and yet something is missing: no other exception, whatever it is."""
         document, tensors = parts_of(path)

@@ -256,6 +256,7 @@ TRAINING_CASES: dict[str, tuple[dict[str, Any], Callable[[Plan], Any], Any]] = {
     "refit": ({"refit": False}, lambda plan: plan.training.refit, False),
     "class_weights": ({"class_weights": "balanced"}, lambda plan: plan.training.class_weights, "balanced"),
     "seed": ({"seed": 77}, lambda plan: plan.training.seed, 77),
+    "precision": ({"precision": "bfloat16"}, lambda plan: plan.training.precision, "bfloat16"),
 }
 
 
@@ -437,7 +438,8 @@ def test_an_interval_is_learned_by_its_two_quantiles(
 def test_what_was_chosen_is_said() -> None:
     """Wrong if the notes state other numbers than the plan holds."""
     plan = plan_of([1000, 60])
-    network, training, seen, rows = plan.explained()
+    network, training, smoothed, seen, rows = plan.explained()
+    assert smoothed == "forecasts by smoothing beside the line"
     assert seen == "inputs: calendar (time of day, weekday)"
     spec, parts = plan.spec, plan.parts
     for number in (spec.layers, *spec.stack.hidden_sizes, spec.context_length, spec.patch_length, spec.horizon):
@@ -449,8 +451,8 @@ def test_what_was_chosen_is_said() -> None:
     assert rows.startswith(f"rows: {train} to train, {choose} to choose, {judge} to judge")
     assert "1 of 2 series are too short to judge on" in rows
     assert rows.endswith("; then all for the final weights")
-    assert "final weights" not in plan_of([1000], training={"refit": False}).explained()[3]
-    blind = plan_of([1000], model={"calendar": False}).explained()
+    assert "final weights" not in plan_of([1000], training={"refit": False}).explained()[4]
+    blind = plan_of([1000], model={"calendar": False, "skip": False}).explained()
     assert [line.split(":")[0] for line in blind] == ["network", "training", "rows"]
 
 

@@ -158,9 +158,10 @@ def test_students_quantiles_as_polynomials_equal_scipy(freedoms: list[float], le
 
 
 def test_forecasts_by_smoothing(checkpoint: Checkpoint) -> None:
-    """A model that mixes them in: its file has no weights for them, and its graph holds them."""
+    """Its file holds what was learned of them alone, and its graph their tables as well."""
     model = model_of(checkpoint, small_spec(smoothing_season=3))
-    assert not any(name.endswith(".forecasts") for name in model.final)
+    learned = {"share", "sharpness", "weights.weight", "weights.bias", "trust.weight", "trust.bias"}
+    assert {name for name in model.final if name.startswith("smoothing.")} == {f"smoothing.{one}" for one in learned}
     found = agreement.compare(export.to_onnx(model), model, GAPPED)
     assert found.windows > 60
     assert found.largest_difference < 1e-5

@@ -219,6 +219,25 @@ def test_equals_its_equations_at_every_step(given: InputSpec, changes: dict[str,
             np.testing.assert_allclose(found[place, step].numpy(), expected, rtol=0, atol=1e-10)
 
 
+def test_smoothing_at_every_step_sees_what_came_before() -> None:
+    """The last step forecasts as the newest state does, and no step moves with a row behind it."""
+    network = shaken_network(small_spec(context_length=8, smoothing_season=2))
+    steps, one = network.spec.steps, inputs(network.spec)
+    drawn = [inputs(network.spec, seed=seed) for seed in range(2, 1 + steps)]
+    ahead = {name: torch.stack([getattr(x, name) for x in (*drawn, one)], 1) for name in ("future", "calendar")}
+    every = dataclasses.replace(one, observed=torch.ones_like(one.observed), **ahead)
+    with torch.no_grad():
+        found = network(every)
+        newest = network(dataclasses.replace(one, observed=every.observed))
+        torch.testing.assert_close(found[:, -1], newest, rtol=0, atol=1e-12)
+        for row in range(8):
+            context = every.context.clone()
+            context[:, row] += 0.5
+            moved = (network(dataclasses.replace(every, context=context)) != found).any(-1).any(-1).any(0)
+            first = row // network.spec.patch_length
+            assert moved.tolist() == [step >= first for step in range(steps)]
+
+
 @pytest.mark.parametrize(
     "given",
     [

@@ -184,7 +184,7 @@ class TestCandidates:
 
     def test_several_processes_measure_nothing(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Each would choose for itself."""
-        monkeypatch.setattr(placement, "get_ranks", lambda: Ranks(0, 2, 0, 2))
+        monkeypatch.setattr(placement.Ranks, "of", lambda: Ranks(0, 2, 0, 2))
         assert Places((CUDA,)).candidates("auto") == [Place(CUDA)]
 
 

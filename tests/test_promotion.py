@@ -239,7 +239,7 @@ def test_a_forecast_that_is_no_number_passes_no_gate(gate: str, champion: Checkp
 def test_a_much_worse_challenger_is_refused(champion: Checkpoint) -> None:
     """One that was fitted badly on purpose; the champion is not touched."""
     before = {name: tensor.clone() for name, tensor in champion.final.items()}
-    found = night(champion, grown(224), from_scratch=True, typed={"learning_rate": 1.0, "grad_clip": 0.0})
+    found = night(champion, grown(224), from_scratch=True, typed={"learning_rate": 10.0, "grad_clip": 0.0})
     assert found.decision.why == "clearly_worse"
     assert found.checkpoint is None
     assert same(before, champion.final)

@@ -22,8 +22,11 @@ from stacklstm_cli.model.smoothing import (
     SHARPNESS,
     TRENDS,
     Smoothing,
+    heard,
+    responses,
+    smoothers,
+    tables_of,
     tried_origins,
-    weights_on,
 )
 
 SEASON, LENGTH, HORIZON, WIDTH = 4, 22, 6, 5
@@ -31,6 +34,12 @@ SEASON, LENGTH, HORIZON, WIDTH = 4, 22, 6, 5
 
 def context(seed: int = 0, windows: int = 1) -> Floats:
     return np.random.default_rng(seed).normal(size=(windows, LENGTH)).cumsum(1)
+
+
+@pytest.fixture(autouse=True)
+def tables_made_anew() -> None:
+    """Some tests change what they follow from."""
+    tables_of.cache_clear()
 
 
 def smoothing(horizon: int = HORIZON, season: int = SEASON) -> Smoothing:
@@ -58,8 +67,9 @@ def loop(rows: Floats, season: int, horizon: int) -> Floats:
 
 def each(model: Smoothing, rows: Floats, back: int = 0) -> Floats:
     """[K, H] what each smoother forecasts alone."""
-    weights = weights_on(LENGTH, back, PATTERNS[: model.kinds[0]], model.season)
-    level, trend, pattern = (one[0].numpy() for one in model.states(torch.as_tensor(rows), weights))
+    seen = rows[: len(rows) - back]
+    weights = smoothers(len(seen), *responses(len(seen)), PATTERNS[: model.kinds[0]], model.season)
+    level, trend, pattern = (one[0].numpy() for one in model.states(torch.as_tensor(seen), weights[None]))
     reached = np.array([np.cumsum(left ** np.arange(1.0, model.phase.numel() + 1)) for _, left in TRENDS])
     season = pattern[:, np.arange(model.phase.numel()) % model.season]
     return np.array(
@@ -128,6 +138,41 @@ def test_untrained_it_forecasts_between_the_line_and_the_weighed_smoothers() -> 
         found = torch.as_tensor(np.einsum("nk,nkh->nh", weights.numpy(), forecasts))
         model.share.fill_(0.25)
         torch.testing.assert_close(model(state, rows, observed, line), 0.75 * line + 0.25 * found)
+
+
+def test_a_context_that_ends_in_a_gap_is_left_to_the_line() -> None:
+    """As far as its newest rows are missing."""
+    rows = torch.as_tensor(context(2, windows=3))
+    observed, state, line = torch.ones_like(rows), torch.zeros(3, WIDTH).double(), torch.zeros(3, HORIZON).double()
+    observed[1, -2:] = 0.0
+    observed[2, -9:] = 0.0
+    model = smoothing()
+    model.share.fill_(1.0)
+    assert heard(observed).flatten().tolist() == [1.0, 0.5, 0.0]
+    with torch.no_grad():
+        found = model.smoothed(rows, model.merit(rows, observed))
+        torch.testing.assert_close(model(state, rows, observed, line), found * torch.tensor([[1.0], [0.5], [0.0]]))
+
+
+def test_of_a_long_context_the_newest_rows_alone_are_smoothed() -> None:
+    """Whatever stands before the newest eight seasons, or 96 rows, changes nothing."""
+    model = Smoothing(130, HORIZON, SEASON, WIDTH).double()
+    rows = torch.as_tensor(np.random.default_rng(0).normal(size=(2, 130)).cumsum(1))
+    rows[1, -96:] = rows[0, -96:]
+    found = model.smoothed(rows, model.merit(rows, torch.ones_like(rows)))
+    torch.testing.assert_close(found[0], found[1])
+    rows[1, -96] += 1
+    found = model.smoothed(rows, model.merit(rows, torch.ones_like(rows)))
+    assert (found[0] != found[1]).all()
+
+
+def test_a_form_of_network_forecasts_what_it_always_has() -> None:
+    """Its tables are not stored, so that a change of what they follow from would change saved models unseen."""
+    rows = torch.tensor([[1.0, 3.0, 2.0, 5.0, 2.0, 4.0, 3.0, 7.0, 3.0, 5.0, 5.0, 8.0]], dtype=torch.float64)
+    model = Smoothing(12, 5, 4, WIDTH).double()
+    with torch.no_grad():
+        found = model.smoothed(rows, model.merit(rows, torch.ones_like(rows)))[0]
+    np.testing.assert_allclose(found.numpy(), [3.41775, 5.54692, 5.31792, 8.59970, 3.90511], atol=1e-4)
 
 
 @given(st.integers(2, 60), st.integers(1, 30))

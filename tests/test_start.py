@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 import torch
 from panels import make_panel, small_spec, wave
 
+from stacklstm_cli.config import MetricConfig, ModelConfig, TrainingConfig
 from stacklstm_cli.data.origins import Origins
 from stacklstm_cli.data.panel import Floats, Panel
+from stacklstm_cli.evaluation.conformal import Calibrations
 from stacklstm_cli.model.forecaster import Forecaster
 from stacklstm_cli.model.network import NetworkSpec, StackedRNN
 from stacklstm_cli.model.smoothing import Smoothing
 from stacklstm_cli.model.windows import Windows
+from stacklstm_cli.training.defaults import resolve
+from stacklstm_cli.training.fitting import Trainer
 from stacklstm_cli.training.lessons import Lessons, lesson_origins, series_weights
+from stacklstm_cli.training.refitting import ridge_of
+from stacklstm_cli.training.runtime import Clock
 from stacklstm_cli.training.start import (
     SHARES,
     STRENGTHS,
@@ -52,6 +58,14 @@ def training() -> Lessons:
 
 def validation() -> Lessons:
     return lessons_of(gappy_panel(), [36, 40], [50, 60])
+
+
+def fit_of(trainer: Trainer, ridge: Ridge) -> tuple[Any, ...]:
+    """What one step of a fit from that start needs."""
+    plan = trainer.plan
+    lessons = trainer.lessons(plan.parts.train)
+    schedule = dataclasses.replace(plan.schedule, max_steps=1)
+    return lessons, None, start_with(lessons, ridge, plan.seasonality), schedule, plan.parts.train, "choosing", 1.0
 
 
 def columns(lessons: Lessons) -> tuple[Floats, Floats, Floats, Floats]:
@@ -130,27 +144,29 @@ class TestSmoothing:
         panel = gappy_panel()
         return lessons_of(panel, [12, 12], [36, 40], self.SPEC), lessons_of(panel, [36, 40], [50, 60], self.SPEC)
 
-    def smoothed(self, lessons: Lessons) -> Floats:
-        """[W, H] of all windows, by a network of which nothing is learned."""
+    def smoothed(self, lessons: Lessons) -> tuple[Floats, Floats]:
+        """[W, H] of all windows, by a network of which nothing is learned; and [W, 1] how far they are followed: the
+        share of the newest four rows that are there. What is not followed is 0."""
         network = Smoothing(12, 3, 4, 5).double()
         network.share.fill_(1.0)
         inputs = lessons.batch(torch.arange(len(lessons)), exact=True).inputs
         rows = len(inputs.context)
         with torch.no_grad():
             state, line = torch.zeros(rows, 5).double(), torch.zeros(rows, 3).double()
-            return network(state, inputs.context, inputs.observed, line).numpy()
+            found = network(state, inputs.context, inputs.observed, line).numpy()
+        return found, inputs.observed[:, -4:].numpy().mean(1, keepdims=True)
 
     def test_the_share_that_does_best_on_validation(self) -> None:
         """Every ridge with every share, by hand."""
         lessons, validation = self.parts()
         found = choose_start(lessons, validation, 4)
         context, target, known, gain = columns(validation)
-        smoothed, losses = self.smoothed(validation), {}
+        (smoothed, followed), losses = self.smoothed(validation), {}
         for towards in get_args(Towards):
             for strength in (None, *STRENGTHS):
                 line = context @ direct(lessons, Ridge(strength, towards), 4)
                 for share in SHARES:
-                    error = np.abs(target - gain * ((1 - share) * line + share * smoothed)) * known
+                    error = np.abs(target - gain * ((1 - share * followed) * line + share * smoothed)) * known
                     losses[Ridge(strength, towards, share)] = error.sum()
         assert losses[found.ridge] == pytest.approx(min(losses.values()), rel=1e-6)
         assert len({ridge.smoothing for ridge in sorted(losses, key=losses.__getitem__)[:5]}) < len(SHARES)
@@ -161,7 +177,8 @@ class TestSmoothing:
         lessons, _ = self.parts()
         start = start_with(lessons, Ridge(0.1, "last", share), 4)
         context, target, known, gain = columns(lessons)
-        forecast = (1 - share) * context @ start.skip.numpy() + share * self.smoothed(lessons)
+        smoothed, followed = self.smoothed(lessons)
+        forecast = (1 - share * followed) * (context @ start.skip.numpy()) + share * smoothed
         left_over = np.where(known > 0, target / gain - forecast, np.nan)
         np.testing.assert_allclose(start.bias[:, 1].numpy(), np.nanmedian(left_over, axis=0), atol=1e-6)
         network = StackedRNN(self.SPEC).double()
@@ -171,6 +188,20 @@ class TestSmoothing:
         with torch.no_grad():
             raw = network(inputs)
         np.testing.assert_allclose(raw[..., 1].numpy(), forecast + start.bias[:, 1].numpy(), atol=1e-5)
+
+    def test_a_refit_begins_as_the_model_did(self) -> None:
+        """The share is in the file, and not looked for again."""
+        rows = np.tile([3.0, 9.0, 4.0, 1.0], 20) + np.random.default_rng(0).normal(size=80).cumsum()
+        panel = make_panel(rows)
+        model = ModelConfig(context_length=12, horizon=3)
+        plan = resolve(panel, model, TrainingConfig(epochs=1), MetricConfig(seasonality=4))
+        trainer = Trainer(panel, plan, device=CPU, clock=Clock())
+        chosen = trainer.fit(*fit_of(trainer, Ridge(0.1, "last", 0.75)))
+        saved = trainer.checkpoint((chosen,), chosen, Ridge(0.1, "last", 0.75), None, Calibrations(), {}, "")
+        assert ridge_of(saved) == Ridge(0.1, "last", 0.75)
+        refitted = trainer.refit(1, ridge_of(saved))
+        assert refitted is not None
+        assert float(refitted.weights["smoothing.share"]) == 0.75
 
 
 class TestSeasonal:

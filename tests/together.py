@@ -56,6 +56,8 @@ class Server:
         self.process.stdin.write(json.dumps(job) + "\n")
         self.process.stdin.flush()
         statuses = json.loads(self.process.stdout.readline())
+        for name in (f"{rank}.{stream}" for rank in range(size) for stream in ("out", "err")):
+            (folder / name).touch()  # of one that was ended before it could write
         return [
             Ended(status, (folder / f"{rank}.out").read_text(), (folder / f"{rank}.err").read_text())
             for rank, status in enumerate(statuses)

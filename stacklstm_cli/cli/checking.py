@@ -124,7 +124,8 @@ def _findings(
         task = plan_search(panel, plan, network, training, metrics, search, entries, named=True)
         planned |= _searched(task, planned["explained"])
     yield {"plan": planned}
-    trainer = Trainer(panel, plan, device=places, clock=machine.Clock(training.max_time))
+    # The first device alone: with two of them a trainer would measure both, and `check` trains nothing.
+    trainer = Trainer(panel, plan, device=places.devices[0], clock=machine.Clock(training.max_time))
     windows, lessons = estimate.count_windows(trainer)
     planned |= {"windows": {"train": windows.train, "choose": windows.choose}, "weights": windows.weights}
     yield {"warnings": _foreseen(trainer, windows), "advice": advice(panel, network, plan, understood, sample)}

@@ -94,10 +94,11 @@ def memory(panel: Panel, plan: Plan, windows: Windows, text: int) -> Memory:
     learned = 4 * (9 + shards) * windows.weights
     smoothed = smoothed_judged = smoothed_start = 0
     if spec.skip and spec.smoothing_season:
-        chunk = min(chunk_size(spec), windows.train)
-        matrices, window = smoothing_numbers(length, spec.smoothing_season)
-        smoothed = 4 * (matrices + window * batch * (spec.steps if plan.schedule.every_step else 1))
-        smoothed_judged, smoothed_start = 4 * (matrices + window * chunk), 8 * (matrices + window * chunk)
+        matrices, window = smoothing_numbers(length, horizon, spec.smoothing_season)
+        at_once = batch * (spec.steps if plan.schedule.every_step else 1)
+        smoothed = 4 * (matrices + window * at_once)
+        smoothed_judged = 4 * (matrices + window * min(chunk_size(spec), windows.choose))
+        smoothed_start = 12 * matrices + 8 * window * min(chunk_size(spec), windows.train)
     start = 8 * (
         4 * length**2 + (2 * len(STRENGTHS) + 6) * length * horizon + 3 * min(MOST_JUDGED, windows.train) * horizon
     )

@@ -156,7 +156,7 @@ def _parameter(reader: _Reader, config: type, own: str = "") -> inspect.Paramete
         parser=None if kind is bool else reader,
         metavar="LIST" if listed else "DURATION" if duration else None,
         autocompletion=(lambda: list(choices)) if choices else None,
-        rich_help_panel=config.__name__.removesuffix("Config"),
+        rich_help_panel=config.__name__.removesuffix("Config").removeprefix("Forecast") or "Forecast",
     )
     annotation: Any = Annotated[str if listed else (kind | None if own else kind), option]
     return inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)

@@ -99,7 +99,8 @@ def train(
 
         places = training_places(runtime, ranks)
     with contextlib.ExitStack() as held:
-        held.enter_context(ranks.together(places.devices[0]))
+        with clock.interruptible():
+            held.enter_context(ranks.together(places.devices[0]))
         if not ranks.leads:
             return follow(ranks, sources, path, data, reading, network, training, metrics, places, clock)
         with ranks.agreeing():
@@ -203,10 +204,12 @@ def refuse_shared(ranks: Ranks, sources: list[str], entries: tuple[str, ...] = (
     )
 
 
-def require_same(ranks: Ranks, saved: checkpoints.Checkpoint, panel: Panel, *options: object) -> None:
+def require_same(
+    ranks: Ranks, saved: checkpoints.Checkpoint, panel: Panel, device: torch.device, *options: object
+) -> None:
     """Raise `DataError` where several processes would not forecast alike."""
     if ranks.size > 1:
-        told = {"data": panel.fingerprint(), "model": saved.digest, "options": repr(options)}
+        told = {"data": panel.fingerprint(), "model": saved.digest, "options": repr(options), "device": device.type}
         ranks.require_same(told | checkpoints.versions())
 
 
@@ -243,7 +246,7 @@ def predict(
             forecaster = saved.forecaster(forecasting_device(runtime, device, saved.spec, panel.n_series))
             horizon, shown = asked_rows(forecaster, config)
             require_known(panel, horizon)
-        require_same(ranks, saved, panel, horizon, shown, runtime.threads)
+        require_same(ranks, saved, panel, forecaster.device, horizon, shown, runtime.threads)
         values = in_parts(forecaster, panel, newest(panel), horizon, [MEDIAN, *shown], ranks)  # [N, H, 1 + Q]
     if not ranks.leads:
         return
@@ -282,7 +285,7 @@ def predict_alone(
         labelling.predict(saved, panel, path, device, given, output, messages)
         return
     panel = read(sources, saved.data_config, reading, messages, saved, path, config.future)
-    forecaster = saved.forecaster(device)
+    forecaster = saved.forecaster(forecasting_device(runtime, device, saved.spec, panel.n_series))
     horizon = config.horizon or saved.spec.horizon
     forecaster.check(horizon, [])
     frame = future_template(panel, horizon) if config.future_template else attention_frame(forecaster, panel)

@@ -100,7 +100,7 @@ def evaluate(
             windows = most if config.origins is None else min(most, config.origins * panel.n_series)
             device = forecasting_device(runtime, device, saved.spec, windows)
         asked = dataclasses.replace(config, forecasts=None, report=None)  # places where the first process writes
-        require_same(ranks, saved, panel, asked, metrics, runtime.threads)
+        require_same(ranks, saved, panel, device, asked, metrics, runtime.threads)
         with refits(saved, panel, config.refit_every, messages) as refitting:
             scored = score(saved, panel, config, metrics, device, refitting, messages.note, ranks)
     if not ranks.leads:

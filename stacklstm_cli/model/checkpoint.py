@@ -24,7 +24,7 @@ from stacklstm_cli.config import MEDIAN, DataConfig, ModelConfig, ReadingConfig,
 from stacklstm_cli.data.calendar import Step, TimeForm, Unit
 from stacklstm_cli.data.history import History
 from stacklstm_cli.data.panel import Columns, Ints, Layout, Panel, Stored
-from stacklstm_cli.errors import UsageError
+from stacklstm_cli.errors import ModelError, UsageError
 from stacklstm_cli.files import write_atomically
 from stacklstm_cli.model.calibration import Calibration, sound
 from stacklstm_cli.model.forecaster import Forecaster
@@ -211,7 +211,14 @@ def load(path: Path) -> Checkpoint:
     """Read a model file, every bit of it checked. Raises `ModelError`."""
     document, data = read_sealed(path)
     try:
-        return build(document, safetensors.torch.load(data))
+        tensors = safetensors.torch.load(data)
+        if any(".mixture." in name for name in tensors):
+            raise ModelError(
+                f"{path} mixes forecasts by smoothing in as stacklstm did before its first release.",
+                hint="Train the model again.",
+                code="model_outdated",
+            )
+        return build(document, tensors)
     except (KeyError, TypeError, ValueError, RuntimeError, UsageError, safetensors.SafetensorError) as error:
         raise damaged(path, f"its document does not fit its tensors ({error})") from error
 
@@ -313,6 +320,9 @@ def require_sound(document: dict[str, Any], tensors: Weights) -> None:
     require(is_count(network.get("calendar_rows", 1)), "calendar_rows")
     season = network.get("smoothing_season", 0)
     require(season == 0 or (is_count(season) and 2 * season <= network["context_length"]), "smoothing_season")
+    if season:  # whose tables are made before the tensors are compared: a false length must not fill the memory
+        shape = (network["context_length"], network["horizon"])
+        require(season > 1 and network["skip"] and tuple(tensors["final.skip"].shape) == shape, "smoothing_season")
     options = {field.name for field in fields(ModelConfig)}
     given = {name: value for name, value in (network | network["stack"]).items() if name in options}
     if labelled:

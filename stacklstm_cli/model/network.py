@@ -177,7 +177,8 @@ class Decoder(nn.Module):
 class StackedRNN(nn.Module):
     """Raw numbers of the head for the next H normalised values, from the last L of them.
 
-    raw = located * context @ (skip_start + skip) + bias + head(state) + decoder(state, rows to forecast).
+    raw = located * line + bias + head(state) + decoder(state, rows to forecast), where
+    line = context @ (skip_start + skip), moved towards forecasts by smoothing where there are some (smoothing.py).
     Head and decoder start at zero and `skip_start` at a linear forecast (see training/start.py), so training
     begins from a sound forecast and the stack learns what a straight line through the context cannot say.
     `skip` is what training adds to that start; weight decay draws it back there, not to zero.

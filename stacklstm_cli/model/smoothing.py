@@ -16,12 +16,13 @@ M season, O origins in the context, A rows that a tried forecast is compared in,
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from functools import lru_cache
 from itertools import product
 
 import torch
 from torch import Tensor, nn
 
+# What follows is not stored: a change alters the forecasts of saved models.
 SEASONS, LEAST_LENGTH = 8, 96
 """Seasons of the context, or rows where these are more, that are smoothed: what came before them weighs nothing."""
 LEVEL_RATES = (0.1, 0.2, 0.4, 0.7, 1.0)
@@ -41,18 +42,10 @@ LARGEST_RATIO = 10.0
 """Of errors; beyond it a smoother has no weight anyway."""
 LEAST_ERROR = 1e-6
 """In deviations of the window."""
+NEWEST = 4
+"""Rows that must have values for the smoothers to be followed as far as they are trusted."""
 LEAST_SEASON = 4
 """Rows that a tried forecast reaches ahead where the season is shorter."""
-
-
-@dataclass(frozen=True)
-class Smoothers:
-    """All smoothers as they stand at one row of the context, as weights on the context up to it."""
-
-    states: Tensor
-    """[L, G] of their levels, then of their trends."""
-    patterns: Tensor
-    """[L, P * M] of the patterns, the first row being the one that follows."""
 
 
 class Smoothing(nn.Module):
@@ -69,40 +62,16 @@ class Smoothing(nn.Module):
     reached: Tensor
     rows: Tensor
     phase: Tensor
-    tried_phase: Tensor
     share: Tensor
 
     def __init__(self, context_length: int, horizon: int, season: int, width: int) -> None:
         """`width` U of the state; a `season` of 1 has no pattern."""
         super().__init__()
-        self.season = season
-        context_length = self.length = min(context_length, max(LEAST_LENGTH, SEASONS * season))
-        patterns = PATTERNS if season > 1 else PATTERNS[:1]
-        self.kinds = (len(patterns), len(LEVEL_RATES), len(TRENDS))
-        reach = min(horizon, max(LEAST_SEASON, season))
-        self.tried = tuple(range(0, reach, -(-reach // TRIED_ROWS)))  # A rows ahead
-        with torch.device("cpu"):  # what follows from the spec has values also where the weights are only described
-            origins = tried_origins(context_length, season)
-            back = torch.tensor(origins).unsqueeze(1)  # [O, 1]
-            tried = torch.tensor(self.tried)  # [A]
-            rows = context_length - back + tried  # [O, A]
-            before = torch.stack([share_of(context_length, one, season) for one in origins], 1)  # [L, O]
-            weight = 0.5 ** (back / (MEMORY * max(LEAST_SEASON, season))) * (tried < back)  # [O, A]
-            left = torch.tensor([left for _, left in TRENDS], dtype=torch.float64)  # [T]
-            reached = (left.unsqueeze(1) ** torch.arange(1, horizon + 1)).cumsum(1)  # [T, H]
-            now, *earlier = (weights_on(context_length, one, patterns, season) for one in (0, *origins))
-            tables = {
-                "now": now.float(),  # [L, G + P * M]
-                "earlier": torch.cat(earlier, 1).float(),  # [L, O * (G + P * M)]
-                "before": before.float(),
-                "weight": weight.float(),
-                "reached": reached.float(),
-                "rows": rows.clamp(max=context_length - 1),
-                "phase": torch.arange(horizon) % season,  # [H]
-                "tried_phase": tried % season,  # [A]
-            }
-        for name, values in tables.items():
-            self.register_buffer(name, values, persistent=False)
+        self.season, self.length = season, smoothed_rows(context_length, season)
+        self.tried = tried_rows(horizon, season)
+        self.kinds = (len(patterns_of(season)), len(LEVEL_RATES), len(TRENDS))
+        for name, table in tables_of(self.length, horizon, season).items():
+            self.register_buffer(name, table, persistent=False)
         self.register_buffer("share", torch.zeros(()))
         self.sharpness = nn.Parameter(torch.zeros(()))
         self.weights = nn.Linear(width, math.prod(self.kinds))
@@ -114,7 +83,7 @@ class Smoothing(nn.Module):
     def forward(self, state: Tensor, seen: Tensor, observed: Tensor, line: Tensor) -> Tensor:
         """state [..., U], context seen [..., L] and where it has values, linear forecast [..., H] -> [..., H]"""
         found = self.smoothed(seen, self.merit(seen, observed) + self.weights(state))  # [..., H]
-        moved: Tensor = line + (self.share + self.trust(state)) * (found - line)
+        moved: Tensor = line + (self.share + self.trust(state)) * heard(observed) * (found - line)
         return moved
 
     def merit(self, seen: Tensor, observed: Tensor) -> Tensor:
@@ -129,9 +98,9 @@ class Smoothing(nn.Module):
 
         Of a long season not every row is asked.
         """
-        level, trend, pattern = self.states(seen, self.earlier)  # [..., O, P, R, T], the same, [..., O, P, M]
+        level, trend, pattern = self.states(seen, self.earlier)  # [..., O, P, R, T], the same, [..., O, P, A]
         known = observed[..., self.rows] * self.weight * (observed @ self.before).unsqueeze(-1)  # [..., O, A]
-        freed = seen[..., self.rows].unsqueeze(-2) - pattern[..., self.tried_phase]  # [..., O, P, A]
+        freed = seen[..., self.rows].unsqueeze(-2) - pattern  # [..., O, P, A]
         errors = seen.new_zeros(*seen.shape[:-1], *self.kinds)  # [..., P, R, T]
         for at, ahead in enumerate(self.tried):
             error = (level + trend * self.reached[:, ahead] - freed[..., at, None, None]).abs()  # [..., O, P, R, T]
@@ -150,22 +119,78 @@ class Smoothing(nn.Module):
         return found + season[..., self.phase]  # [..., H]
 
     def states(self, seen: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """[..., L], weights [L, O * (G + P * M)] -> levels and trends [..., O, P, R, T] and patterns [..., O, P, M]."""
-        count, patterns = math.prod(self.kinds), self.kinds[0]
-        each = 2 * count + patterns * self.season
-        found = (seen @ weights).view(*seen.shape[:-1], -1, each)  # [..., O, G + P * M]
+        """Levels and trends [..., O, P, R, T] and rows of the patterns [..., O, P, X] at each origin.
+
+        From the context [..., L] by weights [O, L, G + P * X].
+        """
+        count, (origins, length, each) = math.prod(self.kinds), weights.shape
+        found = seen @ weights.transpose(0, 1).reshape(length, origins * each)  # [..., O * (G + P * X)]
+        shape = (*seen.shape[:-1], origins)
+        found = found.view(*shape, each)  # [..., O, G + P * X]
         level, trend = found[..., :count], found[..., count : 2 * count]  # [..., O, K] each
-        shape = found.shape[:-1]
-        pattern = found[..., 2 * count :].view(*shape, patterns, self.season)  # [..., O, P, M]
+        pattern = found[..., 2 * count :].reshape(*shape, self.kinds[0], -1)  # [..., O, P, X]
         return level.view(*shape, *self.kinds), trend.view(*shape, *self.kinds), pattern
 
 
-def smoothing_numbers(context_length: int, season: int) -> tuple[int, int]:
+def heard(observed: Tensor) -> Tensor:
+    """[..., L] -> [..., 1] the share of the newest rows that have values: a level needs them, the line less so."""
+    return observed[..., -NEWEST:].mean(-1, keepdim=True)
+
+
+def smoothing_numbers(context_length: int, horizon: int, season: int) -> tuple[int, int]:
     """How many numbers the matrices hold, and how many each window takes: of states, errors and their products."""
-    length = min(context_length, max(LEAST_LENGTH, SEASONS * season))
-    kinds = len(PATTERNS) * len(LEVEL_RATES) * len(TRENDS)
-    states, origins = 2 * kinds + len(PATTERNS) * season, len(tried_origins(length, season))
-    return (1 + origins) * length * states, (1 + origins) * states + 3 * origins * kinds
+    length, patterns = smoothed_rows(context_length, season), len(patterns_of(season))
+    kinds, origins = patterns * len(LEVEL_RATES) * len(TRENDS), len(tried_origins(length, season))
+    states, compared = 2 * kinds + patterns * season, 2 * kinds + patterns * len(tried_rows(horizon, season))
+    return length * (states + origins * compared), states + origins * (compared + 3 * kinds)
+
+
+def smoothed_rows(context_length: int, season: int) -> int:
+    """Newest rows of a context that are smoothed."""
+    return min(context_length, max(LEAST_LENGTH, SEASONS * season))
+
+
+def patterns_of(season: int) -> tuple[int, ...]:
+    """The kinds of pattern; without a season there is none."""
+    return PATTERNS if season > 1 else PATTERNS[:1]
+
+
+def tried_rows(horizon: int, season: int) -> tuple[int, ...]:
+    """[A] rows ahead in which a tried forecast is compared: of a long season not every one."""
+    reach = min(horizon, max(LEAST_SEASON, season))
+    return tuple(range(0, reach, -(-reach // TRIED_ROWS)))
+
+
+@lru_cache(maxsize=2)
+def tables_of(length: int, horizon: int, season: int) -> dict[str, Tensor]:
+    """What follows from the form of a network, on the CPU also where its weights are only described.
+
+    Kept, as a command builds a network several times: `now` [1, L, G + P * M] and `earlier` [O, L, G + P * A] are the
+    smoothers at the end of the context and at the origins; `before` [L, O] the season before each of these; `weight`
+    [O, A] of an error; `reached` [T, H] how far a trend of 1 has gone; `rows` [O, A] and `phase` [H] of the forecasts.
+    """
+    with torch.device("cpu"):
+        patterns, kept, ahead = patterns_of(season), tried_rows(horizon, season), torch.arange(horizon)
+        origins = tried_origins(length, season)
+        answers, begins = responses(length)
+        now = smoothers(length, answers, begins, patterns, season)
+        columns = [*range(2 * len(patterns) * len(answers))]
+        columns += [len(columns) + place * season + row % season for place in range(len(patterns)) for row in kept]
+        earlier = torch.zeros(len(origins), length, len(columns))
+        for place, one in enumerate(origins):
+            found = smoothers(length - one, answers, begins, patterns, season)
+            earlier[place, : length - one] = found[:, columns].float()
+        back, tried = torch.tensor(origins).unsqueeze(1), torch.tensor(kept)  # [O, 1], [A]
+        left = torch.tensor([left for _, left in TRENDS], dtype=torch.float64)  # [T]
+        return {
+            "now": now.unsqueeze(0).float(),
+            "earlier": earlier,
+            "before": torch.stack([share_of(length, one, season) for one in origins], 1).float(),
+            "weight": (0.5 ** (back / (MEMORY * max(LEAST_SEASON, season))) * (tried < back)).float(),
+            "reached": (left.unsqueeze(1) ** (ahead + 1)).cumsum(1).float(),
+            "rows": (length - back + tried).clamp(max=length - 1),
+            "phase": ahead % season,
+        }
 
 
 def tried_origins(context_length: int, season: int) -> tuple[int, ...]:
@@ -183,22 +208,15 @@ def share_of(context_length: int, back: int, season: int) -> Tensor:
     return weights
 
 
-def weights_on(context_length: int, back: int, patterns: tuple[int, ...], season: int) -> Tensor:
-    """[L, G + P * M] the smoothers as they stood `back` rows before the end of the context."""
-    found = smoothers(context_length - back, patterns, season)
-    weights = torch.cat([found.states, found.patterns], 1)  # [L - back, G + P * M]
-    return torch.cat([weights, torch.zeros(back, weights.shape[1], dtype=torch.float64)])  # [L, G + P * M]
+def smoothers(rows: int, answers: Tensor, begins: Tensor, patterns: tuple[int, ...], season: int) -> Tensor:
+    """[rows, G + P * M] levels, trends and patterns at the end of `rows` rows, as weights on these.
 
-
-def smoothers(rows: int, patterns: tuple[int, ...], season: int) -> Smoothers:
-    """The smoothers at the end of `rows` rows, as weights on these.
-
-    A pattern is the mean of so many seasons, as far as there are, each less its own mean. A level follows the rows
-    freed from their pattern: level += rate · error, trend = left · trend + rate · share · error, where
-    error = row - (level + left · trend), from the mean of the first season and no trend.
+    A pattern is the mean of so many seasons, as far as there are, each less its own mean, its first row the one that
+    follows. A level follows the rows freed from their pattern: level += rate · error, trend = left · trend +
+    rate · share · error, where error = row - (level + left · trend), from the mean of the first season and no trend.
+    `answers` and `begins` are the `responses`.
     """
     eye = torch.eye(rows, dtype=torch.float64)  # [rows, rows] the weights of each row: its own value
-    answers, begin = responses(rows)  # [R * T, 2, rows], [R * T, 2]
     states, shapes = [], []
     for count in patterns:
         pattern = torch.zeros(season, rows, dtype=torch.float64)  # [M, rows]
@@ -208,16 +226,16 @@ def smoothers(rows: int, patterns: tuple[int, ...], season: int) -> Smoothers:
             pattern = (newest - newest.mean(1, keepdim=True)).mean(0)  # [M, rows]
         phase = (torch.arange(rows) - rows) % season  # [rows]
         freed = eye - pattern[phase]  # [rows, rows]
-        states.append(answers @ freed + begin.unsqueeze(-1) * freed[:season].mean(0))  # [R * T, 2, rows]
+        states.append(answers[..., -rows:] @ freed + begins[rows].unsqueeze(-1) * freed[:season].mean(0))
         shapes.append(pattern)
     state = torch.cat(states)  # [K, 2, rows]
-    return Smoothers(state.transpose(0, 1).flatten(0, 1).T, torch.cat(shapes).T)  # [rows, G], [rows, P * M]
+    return torch.cat([*state.transpose(0, 1), *shapes]).T  # [rows, G + P * M]
 
 
-def responses(rows: int) -> tuple[Tensor, Tensor]:
+def responses(length: int) -> tuple[Tensor, Tensor]:
     """How level and trend at the end answer each row, oldest first, and the level that they began from.
 
-    [R * T, 2, rows] and [R * T, 2].
+    [R * T, 2, length], and [length + 1, R * T, 2] after so many rows.
     """
     rate, share, left = torch.tensor(
         [(rate, *trend) for rate, trend in product(LEVEL_RATES, TRENDS)], dtype=torch.float64
@@ -225,9 +243,10 @@ def responses(rows: int) -> tuple[Tensor, Tensor]:
     trend = rate * share
     turn = torch.stack([1 - rate, left * (1 - rate), -trend, left * (1 - trend)], -1).view(-1, 2, 2)  # [R * T, 2, 2]
     answer = torch.stack([rate, trend], -1).unsqueeze(-1)  # [R * T, 2, 1] to the newest row
-    begin = torch.tensor([[1.0], [0.0]], dtype=torch.float64)  # [2, 1]
-    found = []
-    for _ in range(rows):
-        found.append(answer)
+    begin = torch.tensor([[1.0], [0.0]], dtype=torch.float64).expand(len(rate), 2, 1)  # [R * T, 2, 1]
+    answers, begins = [], [begin]
+    for _ in range(length):
+        answers.append(answer)
         answer, begin = turn @ answer, turn @ begin  # [R * T, 2, 1] each
-    return torch.cat(found[::-1], -1), begin.squeeze(-1)  # [R * T, 2, rows], [R * T, 2]
+        begins.append(begin)
+    return torch.cat(answers[::-1], -1), torch.stack(begins).squeeze(-1)

@@ -93,6 +93,7 @@ class Plan:
             f"{spec.patch_length}, horizon {spec.horizon}, seasonality {self.seasonality}",
             f"training: batches of {schedule.batch_size}, learning rate {schedule.learning_rate:g}, at most {most}, "
             f"dropout {spec.dropout:g}",
+            *(["forecasts by smoothing beside the line"] if spec.smoothing_season else []),
             *([f"inputs: {spec.inputs.explained()}"] if spec.inputs.explained() else []),
             *([f"learned as logarithms ({spec.transform})"] if spec.transform != "none" else []),
             self.explained_parts(parts),
@@ -292,7 +293,7 @@ def plan_for(
         transform=model.transform or "none",
         minimum=model.min,
         maximum=model.max,
-        smoothing_season=season if 1 < season <= context // 2 else 0,
+        smoothing_season=season if model.skip and 1 < season <= context // 2 else 0,
     )
     batch_size = training.batch_size or (32, 128, 256)[size]
     schedule = Schedule(

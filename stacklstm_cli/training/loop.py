@@ -33,7 +33,7 @@ MOST_RECOVERIES = 3
 """How often a fit that diverges goes back and halves its learning rate."""
 VALIDATED_AT_ONCE = 256
 """Windows that a processor's core takes at a time: more do not fit into its cache, are slower and take more memory than
-a step of training. Each window's loss is the same in any company."""
+a step of training. The parts are always the same, as the last bits of a product may depend on their size."""
 RETREAT = 0.25
 """Share of the learning rate that is left where the first steps only made the start worse."""
 

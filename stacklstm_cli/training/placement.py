@@ -16,7 +16,7 @@ from stacklstm_cli.config import RuntimeConfig
 from stacklstm_cli.errors import UsageError
 from stacklstm_cli.model.heads import build_teacher
 from stacklstm_cli.model.network import NetworkSpec
-from stacklstm_cli.ranks import ALONE, Ranks, get_ranks
+from stacklstm_cli.ranks import ALONE, Ranks
 from stacklstm_cli.training.lessons import Lessons
 from stacklstm_cli.training.loop import WARM_STEPS, Schedule, ShuffledBatches, build_optimiser, train_step
 from stacklstm_cli.training.precision import Precision, trains_bfloat16, usable
@@ -120,7 +120,7 @@ class Places:
             return [Place(one, "bfloat16") for one in able]
         places = [Place(one) for one in self.devices]
         # Of several processes each would measure for itself, and they would not agree.
-        if asked == "auto" and get_ranks().size == 1:
+        if asked == "auto" and Ranks.of().size == 1:
             places += [Place(one, "bfloat16") for one in self.devices if one.type == "cuda"]
         return places
 

@@ -44,7 +44,8 @@ def prepare(config: RuntimeConfig, *, trains: bool = False, ranks: Ranks = ALONE
     """Set the threads and find the device. Raises `UsageError` for a device that is not there.
 
     What `trains` has one thread of OpenMP, whatever was asked for: several add in another order, which changes the
-    last bits of a model. Of several `ranks` each has a GPU of its own, if not one by name.
+    last bits of a model. Of several `ranks` each has a GPU of its own, if not one by name; where there are fewer
+    GPUs than processes, `auto` is the CPU.
     """
     import torch
 
@@ -52,6 +53,8 @@ def prepare(config: RuntimeConfig, *, trains: bool = False, ranks: Ranks = ALONE
     set_threads(config.threads)
     device = find_device(config.device)
     shared = ranks.local_size > 1 and device.type == "cuda" and device.index is None
+    if shared and config.device == "auto" and ranks.local_size > torch.cuda.device_count():
+        return torch.device("cpu")
     return find_device(f"cuda:{ranks.local_rank}") if shared else device
 
 

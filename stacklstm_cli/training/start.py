@@ -19,7 +19,7 @@ from torch import Tensor
 
 from stacklstm_cli.model.heads import build_head
 from stacklstm_cli.model.network import StackedRNN
-from stacklstm_cli.model.smoothing import Smoothing
+from stacklstm_cli.model.smoothing import Smoothing, heard
 from stacklstm_cli.model.windows import Inputs
 from stacklstm_cli.training.lessons import Lessons
 
@@ -105,30 +105,33 @@ def choose_start(lessons: Lessons, validation: Lessons, season: int) -> Start:
     shares = SHARES if smoothing else (0.0,)
     lines = [Ridge(strength, towards) for towards in get_args(Towards) for strength in (None, *STRENGTHS)]
     weights = [path.weights(ridge) for ridge in lines]  # each [L, H]
-    totals = torch.zeros(len(lines), len(shares), dtype=torch.float64)
+    totals = torch.zeros(len(lines), len(shares), dtype=torch.float64, device=lessons.windows.home)
     sample = validation.thinned(MOST_JUDGED)
     for lesson in sample.chunks(exact=True):
-        smoothed = smoothing(lesson.inputs) if smoothing else 0.0  # [B, H]
+        smoothed, trusted = smoothing(lesson.inputs) if smoothing else (0.0, 0.0)  # [B, H], [B, 1]
         for place, weight in enumerate(weights):
             line = lesson.inputs.context @ weight  # [B, H]
+            wrong = (lesson.target - lesson.gain * line) * lesson.known  # [B, H]
+            moved = lesson.gain * trusted * (smoothed - line) * lesson.known  # [B, H]
             for at, share in enumerate(shares):
-                error = lesson.target - lesson.gain * (line + share * (smoothed - line))  # [B, H]
-                totals[place, at] += (error.abs() * lesson.known).sum().cpu()
-    best, at = divmod(int(totals.argmin()), len(shares))
+                totals[place, at] += (wrong - share * moved).abs().sum()
+    best, at = divmod(int(totals.nan_to_num(nan=math.inf).argmin()), len(shares))
     return finish(lessons, replace(lines[best], smoothing=shares[at]), weights[best])
 
 
-def smoothing_of(lessons: Lessons) -> Callable[[Inputs], Tensor] | None:
-    """What forecasts by smoothing before anything is learned: windows -> [B, H]; None where the network does not."""
+def smoothing_of(lessons: Lessons) -> Callable[[Inputs], tuple[Tensor, Tensor]] | None:
+    """What forecasts by smoothing before anything is learned: windows -> [B, H], and how far it is to be followed
+    [B, 1]; None where the network does not."""
     spec = lessons.windows.spec
     if not spec.smoothing_season:
         return None
     smoothing = Smoothing(spec.context_length, spec.horizon, spec.smoothing_season, spec.stack.pooled_size)
     smoothing = smoothing.to(lessons.windows.home, torch.float64)
 
-    def forecast(inputs: Inputs) -> Tensor:
+    def forecast(inputs: Inputs) -> tuple[Tensor, Tensor]:
         with torch.no_grad():
-            return smoothing.smoothed(inputs.context, smoothing.merit(inputs.context, inputs.observed))  # [B, H]
+            found = smoothing.smoothed(inputs.context, smoothing.merit(inputs.context, inputs.observed))  # [B, H]
+        return found, heard(inputs.observed)
 
     return forecast
 
@@ -195,7 +198,8 @@ def finish(lessons: Lessons, ridge: Ridge, skip: Tensor) -> Start:
     for lesson in sample.chunks(exact=True):
         forecast = lesson.inputs.context @ skip  # [B, H]
         if smoothing:
-            forecast = forecast + ridge.smoothing * (smoothing(lesson.inputs) - forecast)
+            found, trusted = smoothing(lesson.inputs)  # [B, H], [B, 1]
+            forecast = forecast + ridge.smoothing * trusted * (found - forecast)
         left_over.append(torch.where(lesson.known > 0, lesson.target / lesson.gain - forecast, math.nan))
     spec = lessons.windows.spec
     residuals = torch.cat(left_over)  # [W, H]
