@@ -111,7 +111,9 @@ def test_each_process_of_a_machine_has_a_gpu_of_its_own(monkeypatch: pytest.Monk
     assert prepare(RuntimeConfig(device="cuda:0"), trains=True, ranks=second) == torch.device("cuda:0")
     assert prepare(RuntimeConfig(device="cpu"), trains=True, ranks=second) == torch.device("cpu")
     with pytest.raises(UsageError, match="cuda:2"):
-        prepare(RuntimeConfig(), trains=True, ranks=Ranks(2, 3, 2, 3))
+        prepare(RuntimeConfig(device="cuda"), trains=True, ranks=Ranks(2, 3, 2, 3))
+    for rank in range(3):  # a GPU for each there is not, and what nobody has typed is no mistake
+        assert prepare(RuntimeConfig(), trains=True, ranks=Ranks(rank, 3, rank, 3)) == torch.device("cpu")
 
 
 @pytest.mark.usefixtures("threads")
