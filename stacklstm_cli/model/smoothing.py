@@ -44,6 +44,8 @@ LEAST_ERROR = 1e-6
 """In deviations of the window."""
 NEWEST = 4
 """Rows that must have values for the smoothers to be followed as far as they are trusted."""
+LEAST_WEIGHT = 1e-9
+"""Of a row in a level: what is below it is lost in float32 anyway."""
 LEAST_SEASON = 4
 """Rows that a tried forecast reaches ahead where the season is shorter."""
 
@@ -183,8 +185,8 @@ def tables_of(length: int, horizon: int, season: int) -> dict[str, Tensor]:
         back, tried = torch.tensor(origins).unsqueeze(1), torch.tensor(kept)  # [O, 1], [A]
         left = torch.tensor([left for _, left in TRENDS], dtype=torch.float64)  # [T]
         return {
-            "now": now.unsqueeze(0).float(),
-            "earlier": earlier,
+            "now": without_traces(now.unsqueeze(0).float()),
+            "earlier": without_traces(earlier),
             "before": torch.stack([share_of(length, one, season) for one in origins], 1).float(),
             "weight": (0.5 ** (back / (MEMORY * max(LEAST_SEASON, season))) * (tried < back)).float(),
             "reached": (left.unsqueeze(1) ** (ahead + 1)).cumsum(1).float(),
@@ -206,6 +208,12 @@ def share_of(context_length: int, back: int, season: int) -> Tensor:
     before = weights[max(0, context_length - back - season) : context_length - back]
     before.fill_(1 / len(before))
     return weights
+
+
+def without_traces(weights: Tensor) -> Tensor:
+    """The same, 0 where nothing comes of a weight: numbers near the smallest there are take a product fifteen times as
+    long."""
+    return weights.where(weights.abs() > LEAST_WEIGHT, 0.0)
 
 
 def smoothers(rows: int, answers: Tensor, begins: Tensor, patterns: tuple[int, ...], season: int) -> Tensor:
